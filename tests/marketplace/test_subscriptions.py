@@ -328,5 +328,6 @@ def test_a_deleted_application_ends_its_subscriptions(market: Market) -> None:
             subscriptions.application(now, application.id)
         assert subscriptions.subscription(now, subscription.id).state == "cancelled"
         with pytest.raises(Conflict, match="has or had"):
-            applications.add_application(now, "acme", "Mobile")
+            applications.add_application(now, "acme", "Mobile", slug="mobile")
+        assert applications.add_application(now, "acme", "Mobile").slug == "mobile-2"
     assert told(market)[0].keys == ()

@@ -71,6 +71,32 @@ def test_two_people_cannot_overwrite_each_other(api: ApiOf) -> None:
     assert ada.get("/organisations/acme").json()["name"] == "A"
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [('"0"', 412), ('W/"1"', 412), ('"x y"', 422), ("", 422), ('"2", "1"', 200), ('"2","3"', 412), ("*", 200), ('"text"', 412)],
+)  # fmt: skip
+def test_if_match_is_a_list_of_strong_etags(api: ApiOf, header: str, status: int) -> None:
+    found = api.as_("ada").patch("/organisations/acme", {"name": "A"}, **{"if-match": header})
+    assert found.status_code == status, found.text
+
+
+def test_no_change_ignores_if_match(api: ApiOf) -> None:
+    market, publisher, ada = api.market, api.as_("pub"), api.as_("ada")
+    product = market.product()
+    subscription = market.subscribe(market.application(), product)
+    stale = {"if-match": '"99"'}
+    assert publisher.patch(f"/products/{product.id}", {}, **stale).status_code == 412
+    assert ada.patch(f"/subscriptions/{subscription.id}", {}, **stale).status_code == 412
+    for method, path, body in (
+        ("POST", f"/subscriptions/{subscription.id}/keys/primary", {}),
+        ("PUT", f"/organisations/acme/members/{market.users['bob'].id}", {"role": "owner"}),
+        ("POST", "/organisations", {"name": "New"}),
+    ):
+        found = ada.call(method, path, body, **stale)
+        assert (found.status_code, "no ETag" in found.json()["detail"]) == (412, True), path
+    assert ada.get(f"/subscriptions/{subscription.id}/keys").json() == []
+
+
 def test_a_token_does_what_its_scopes_say(api: ApiOf) -> None:
     reader = api.as_("ada", "read")
     assert reader.get("/me").json()["email"] == "ada@example.com"
@@ -129,6 +155,7 @@ def test_who_tries_many_tokens_waits(market: Market) -> None:
             for number in range(5)
         ]
         assert statuses == [401, 401, 401, 429, 429]
+        assert api.as_("ada").get("/me").status_code == 200  # somebody else behind the same address
         waiting = api.client.get(f"{API}/me", headers={"authorization": "Bearer 6"})
         assert int(waiting.headers["retry-after"]) in range(1, 11)
 
@@ -139,6 +166,8 @@ def test_who_tries_many_tokens_waits(market: Market) -> None:
         ("POST", "/organisations", b"{", "application/json", 400, None),
         ("POST", "/organisations", b'{"name": NaN}', "application/json", 400, None),
         ("POST", "/organisations", b"[" * 100_000, "application/json", 400, None),
+        ("POST", "/organisations", b'{"name": ' + b"[" * 300 + b"]" * 300 + b"}", "application/json", 400, None),
+        ("POST", "/organisations", b'{"a":' * 400 + b"1" + b"}" * 400, "application/json", 400, None),
         ("POST", "/organisations", b"[]", "application/json", 422, None),
         ("POST", "/organisations", b"name=x", "application/x-www-form-urlencoded", 415, None),
         ("POST", "/organisations", b"{}", "application/json", 422, ""),
@@ -146,6 +175,7 @@ def test_who_tries_many_tokens_waits(market: Market) -> None:
         ("POST", "/organisations", b'{"name": "x", "other": 1}', "application/json", 422, ""),
         ("POST", "/organisations", b'{"name": "\\ud800"}', "application/json", 422, None),
         ("POST", "/organisations", b'{"name": "a\\u0000b"}', "application/json", 422, None),
+        ("POST", "/organisations", b'{"name": "a\\\\\\u0000b"}', "application/json", 422, None),
         ("POST", "/organisations", b'{"name": "' + b"x" * (1 << 20) + b'"}', "application/json", 413, None),
         ("POST", "/tokens", b'{"name": "x", "scopes": ["read"], "user": "\\ud800"}', "application/json", 422, None),
         ("POST", "/tokens", b'{"name": "x", "scopes": ["read"], "expires": "9999-12-31T23:59:59-23:59"}', "application/json", 422, "expires"),
@@ -173,6 +203,24 @@ def test_a_request_that_cannot_be_used_is_rejected_with_its_field(
     if field is not None:
         assert found.json().get("field", "") == field
     assert found.json()["detail"]
+
+
+def test_texts_may_have_backslashes(api: ApiOf) -> None:
+    name = "docs \\u0000 and \\\\u0000"
+    assert api.as_("ada").post("/organisations", {"name": name}).json()["name"] == name
+
+
+def test_applications_with_the_same_name_get_slugs_of_their_own(api: ApiOf) -> None:
+    ada = api.as_("ada")
+    made = [ada.post("/applications", {"organisation": "acme", "name": "Twice"}).json() for _ in range(2)]
+    assert [one["slug"] for one in made] == ["twice", "twice-2"]
+    assert ada.call("DELETE", f"/applications/{made[0]['id']}").status_code == 204
+    assert ada.post("/applications", {"organisation": "acme", "name": "Twice"}).json()["slug"] == "twice-3"
+    long = ada.post("/applications", {"organisation": "acme", "name": "x" * 70}).json()["slug"]
+    again = ada.post("/applications", {"organisation": "acme", "name": "x" * 70}).json()["slug"]
+    assert (len(long), again) == (63, "x" * 61 + "-2")
+    taken = ada.post("/applications", {"organisation": "acme", "name": "New", "slug": "twice"})
+    assert (taken.status_code, taken.json()["field"]) == (409, "slug")
 
 
 def test_who_makes_keys_without_end_waits(api: ApiOf) -> None:

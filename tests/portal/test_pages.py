@@ -13,7 +13,7 @@ import pytest
 from tests.support.market import Market
 from tests.support.shop_portal import ShopPortal, csrf_of, shop_portal
 from xds_server import portal as portal_package
-from xds_server.marketplace import logins, products
+from xds_server.marketplace import logins, products, subscriptions
 from xds_server.marketplace.actor import COMMAND
 from xds_server.portal.pages.texts import KOREAN, chosen
 from xds_server.portal.pages.visits import local_path
@@ -145,6 +145,20 @@ def test_an_invitation_is_revoked_on_the_page(portal: ShopPortal) -> None:
         assert person.post(page, action="revoke", invitation=invitation[1]).status_code == 303
         assert f"new-{who}@example.com" not in person.get(page).text
         assert portal.as_(None).get(link[0]).status_code == 404
+
+
+def test_an_end_that_the_api_cannot_say_is_refused(portal: ShopPortal) -> None:
+    market = portal.market
+    application = market.application()
+    with market.store.begin(market.actor("ada")) as now:
+        subscription = subscriptions.subscribe(now, application.id, "shop", "free", accepts_terms=True)
+    for who, path, form in (
+        ("ada", f"/subscriptions/{subscription.id}/keys", {"slot": "primary"}),
+        ("pub", f"/manage/subscriptions/{subscription.id}", {"action": "expire"}),
+    ):
+        refused = portal.as_(who).post(path, until="9999-12-31", **form)
+        assert (refused.status_code, "year 9999" in refused.text) == (422, True), path
+        assert portal.as_(who).post(path, until="9999-12-30", **form).status_code in (200, 303)
 
 
 def test_a_form_of_another_site_does_nothing(portal: ShopPortal) -> None:

@@ -9,7 +9,7 @@ from xds_server.marketplace.errors import Conflict
 from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
 from xds_server.marketplace.records import Application
 from xds_server.marketplace.schema import APPLICATIONS
-from xds_server.marketplace.store import Transaction, columns
+from xds_server.marketplace.store import Transaction, Version, columns
 
 MOST = 1000
 """Applications of one organisation."""
@@ -35,13 +35,15 @@ def applications(
 def add_application(
     transaction: Transaction, organisation: str, name: str, *, slug: str = "", description: str = ""
 ) -> Application:
-    """Add an application of an organisation. Raises Invalid, NotFound, Forbidden, Conflict."""
+    """Add an application of an organisation. Without a `slug` it gets one of its name. Raises Invalid, NotFound, Forbidden,
+    Conflict.
+    """
     owner = people.organisation(transaction, organisation)
     transaction.actor.require_member(owner.id, "organisation")
     name = names.line(name, "name")
-    slug = names.slug(slug or names.slug_of(name) or names.any_slug("app"))
     theirs = select(APPLICATIONS.c.slug).where(APPLICATIONS.c.organisation == owner.id)
     taken = set(transaction.connection.execute(theirs).scalars())
+    slug = names.slug(slug) if slug else names.free_slug(names.slug_of(name) or names.any_slug("app"), taken)
     if slug in taken:
         raise Conflict(f"the organisation has or had an application '{slug}'; choose another slug", "slug")
     if len(taken) >= MOST:
@@ -66,7 +68,7 @@ def change_application(
     *,
     name: str | None = None,
     description: str | None = None,
-    version: int | None = None,
+    version: Version = None,
 ) -> Application:
     """Change what is not None. The slug never changes. Raises Invalid, NotFound, Forbidden, Stale."""
     before = subscriptions.application(transaction, id_)
@@ -81,7 +83,7 @@ def change_application(
     return subscriptions.application(transaction, before.id)
 
 
-def delete_application(transaction: Transaction, id_: str, version: int | None = None) -> None:
+def delete_application(transaction: Transaction, id_: str, version: Version = None) -> None:
     """Delete an application and cancel its subscriptions. Its usage and its invoices stay. Raises NotFound, Forbidden, Stale."""
     before = subscriptions.application(transaction, id_)
     transaction.actor.require_member(before.organisation, "application")

@@ -262,8 +262,8 @@ def add_token(
         raise Forbidden(f"the token has only the scopes {', '.join(sorted(transaction.actor.scopes))}")
     if not wanted:
         raise Invalid(f"write at least one of {', '.join(SCOPES)}", "scopes")
-    if expires is not None and expires <= transaction.now:
-        raise Invalid("write a moment in the future", "expires")
+    if expires is not None:
+        names.future(expires, transaction.now, "expires")
     secret = names.new_secret(names.TOKEN_PREFIX)
     values = {
         "id": names.new_id(),

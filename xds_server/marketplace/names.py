@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 import uuid
+from collections.abc import Collection
 
 from xds_server.marketplace.errors import Invalid
 
@@ -17,6 +18,8 @@ KEY_PREFIX = "xgk_"
 """Begins every key, so that scanners of repositories recognize one."""
 TOKEN_PREFIX = "xgt_"  # noqa: S105 - the beginning of tokens, which is public
 """Begins every token of the admin API."""
+END = 253_402_300_800
+"""The first second after the year 9999, which no text of RFC 3339 can say."""
 LONGEST_TEXT = 100_000
 """Characters of a description or of terms."""
 
@@ -58,6 +61,13 @@ def any_slug(prefix: str) -> str:
     return f"{prefix}-{secrets.token_hex(4)}"
 
 
+def free_slug(wanted: str, taken: Collection[str]) -> str:
+    """Return a name for URLs, with a number at its end if it is taken."""
+    numbers = (f"-{number}" for number in range(2, len(taken) + 3))
+    some = (wanted, *(f"{wanted[: 63 - len(end)]}{end}" for end in numbers))
+    return next(one for one in some if one not in taken)
+
+
 def email(value: str, field: str = "email") -> str:
     """Return an address of mail in lower case. Raises Invalid."""
     if len(value) > 320 or not _EMAIL.fullmatch(value):
@@ -73,9 +83,23 @@ def line(value: str, field: str, longest: int = 255) -> str:
     return _bounded(text, field, longest)
 
 
+def usable_line(value: str, longest: int = 255) -> str:
+    """Return what can be used of a text as one line, which may be empty."""
+    return " ".join(_CONTROL.sub("", value).split())[:longest].strip()
+
+
 def text(value: str, field: str, longest: int = LONGEST_TEXT) -> str:
     """Return a text of any number of lines, which may be empty. Raises Invalid."""
     return _bounded(value.replace("\r\n", "\n"), field, longest)
+
+
+def future(value: int, now: int, field: str, remedy: str = "write a moment in the future") -> int:
+    """Return a moment (Unix seconds) that is later than now, and not after the year 9999. Raises Invalid."""
+    if value <= now:
+        raise Invalid(remedy, field)
+    if value >= END:
+        raise Invalid("write a moment before the end of the year 9999", field)
+    return value
 
 
 def _bounded(value: str, field: str, longest: int) -> str:

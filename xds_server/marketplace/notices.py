@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import or_
 
 from xds_server.marketplace import names
-from xds_server.marketplace.errors import Invalid
 from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
 from xds_server.marketplace.records import Notice
 from xds_server.marketplace.schema import NOTICES
@@ -23,8 +22,8 @@ def notices(transaction: Transaction, wanted: Wanted = FIRST) -> PageOf[Notice]:
 def add_notice(transaction: Transaction, title: str, text: str, until: int | None = None) -> Notice:
     """Announce something. Raises Invalid, Forbidden."""
     transaction.actor.require_publisher()
-    if until is not None and until <= transaction.now:
-        raise Invalid("write a moment in the future", "until")
+    if until is not None:
+        names.future(until, transaction.now, "until")
     id_ = names.new_id()
     values = {
         "id": id_,

@@ -12,7 +12,7 @@ from xds_server.marketplace.errors import Conflict, Forbidden, Invalid
 from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
 from xds_server.marketplace.records import Member, MemberRole, Organisation, Role, User
 from xds_server.marketplace.schema import MEMBERS, ORGANISATIONS, PRODUCTS, SESSIONS, TOKENS, USERS
-from xds_server.marketplace.store import Transaction, columns
+from xds_server.marketplace.store import Transaction, Version, columns
 
 ROLES: tuple[Role, ...] = ("developer", "publisher", "admin")
 MEMBER_ROLES: tuple[MemberRole, ...] = ("member", "owner")
@@ -76,7 +76,7 @@ def _named_by_product(transaction: Transaction, slug: str) -> bool:
 
 
 def rename_organisation(
-    transaction: Transaction, id_: str, name: str, version: int | None = None
+    transaction: Transaction, id_: str, name: str, version: Version = None
 ) -> Organisation:
     """Change the name of an organisation. Its slug never changes. Raises Invalid, NotFound, Forbidden, Stale."""
     before = organisation(transaction, id_)
@@ -142,7 +142,7 @@ def change_user(
     language: str | None = None,
     role: str | None = None,
     disabled: bool | None = None,
-    version: int | None = None,
+    version: Version = None,
 ) -> User:
     """Change what is not None. Users change their own name and language, and admins everything.
 

@@ -15,7 +15,7 @@ from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
 from xds_server.marketplace.people import one_of
 from xds_server.marketplace.records import Product, ProductPlan
 from xds_server.marketplace.schema import ORGANISATIONS, PRODUCTS
-from xds_server.marketplace.store import Transaction, columns
+from xds_server.marketplace.store import Transaction, Version, columns, require_version
 
 STATES = ("draft", "published", "retired")
 """A draft is seen by publishers only; a retired product has subscriptions, and takes no new ones."""
@@ -78,7 +78,7 @@ def change_product(
     offered: Offered,
     *,
     state: str | None = None,
-    version: int | None = None,
+    version: Version = None,
 ) -> Product:
     """Change a product, or its `state`. What is not among the `values` stays.
 
@@ -96,6 +96,7 @@ def change_product(
         raise Conflict("a slug never changes; make another product", "slug")
     if state is not None:
         new["state"] = one_of(state, STATES, "state")
+    require_version(before, version)
     if new:
         _change(transaction, before, new, version)
     return product(transaction, before.id)
@@ -152,9 +153,7 @@ def _add(transaction: Transaction, values: Mapping[str, Any], *, source: str, st
     return found
 
 
-def _change(
-    transaction: Transaction, before: Product, values: Mapping[str, Any], version: int | None
-) -> None:
+def _change(transaction: Transaction, before: Product, values: Mapping[str, Any], version: Version) -> None:
     if "plans" in values and before.source == "portal":
         _require_plans(transaction, before, values["plans"])
     plain = Product(**{name: getattr(before, name) for name in before.__dataclass_fields__})

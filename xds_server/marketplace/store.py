@@ -22,6 +22,8 @@ _TABLES = Tables(
     version_table="market_revision",
     lock=0x7864732D6D726B74,  # "xds-mrkt"
 )
+Version = int | frozenset[int] | None
+"""The version of an object that the actor has seen, or some of which any will do; None if that does not matter."""
 _SECRET = frozenset({"token", "sha256", "csrf", "hint"})
 """Columns that no audit entry has."""
 
@@ -72,15 +74,14 @@ class Transaction:
         values: Mapping[str, Any],
         *,
         action: str = "update",
-        version: int | None = None,
+        version: Version = None,
         organisation: str | None = None,
     ) -> None:
         """Change a row that was read as `before`, with an audit entry.
 
-        `version` is the one that the actor has seen, None if that does not matter. Raises Stale.
+        Raises Stale.
         """
-        if version is not None and version != before.version:
-            raise stale()
+        require_version(before, version)
         statement = table.update().where(table.c.id == before.id, table.c.version == before.version)
         changed = self.connection.execute(statement.values(**values, version=before.version + 1))
         if changed.rowcount != 1:
@@ -154,6 +155,13 @@ def made(record: type[_R], row: RowMapping | Mapping[str, Any]) -> _R:
 def columns(record: type[Any], table: Table) -> Select[Any]:
     """Return a statement that reads a record from a table."""
     return select(*(table.c[one.name] for one in fields(record)))
+
+
+def require_version(before: Any, version: Version) -> None:
+    """Raise Stale if the actor has seen another version of an object."""
+    seen = frozenset((version,)) if isinstance(version, int) else version
+    if seen is not None and before.version not in seen:
+        raise stale()
 
 
 def stale() -> Stale:

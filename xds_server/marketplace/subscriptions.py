@@ -14,7 +14,7 @@ from xds_server.marketplace.pages import FIRST, PageOf, Wanted, page
 from xds_server.marketplace.people import one_of
 from xds_server.marketplace.records import SLOTS, Application, Key, NewKey, Subscription
 from xds_server.marketplace.schema import APPLICATIONS, AUDIT, KEYS, LIVE_STATES, ORGANISATIONS, SUBSCRIPTIONS
-from xds_server.marketplace.store import Transaction, columns, made
+from xds_server.marketplace.store import Transaction, Version, columns, made
 
 _APPLICATION, _SUBSCRIPTION, _KEY = (
     columns(Application, APPLICATIONS),
@@ -148,32 +148,32 @@ def plans_between(transaction: Transaction, subscription_: Subscription, begin: 
     return found
 
 
-def approve(transaction: Transaction, id_: str, note: str = "", version: int | None = None) -> Subscription:
+def approve(transaction: Transaction, id_: str, note: str = "", version: Version = None) -> Subscription:
     """Let a submitted subscription begin. Raises NotFound, Forbidden, Conflict, Stale."""
     return _step(transaction, "approve", id_, note, version)
 
 
-def reject(transaction: Transaction, id_: str, note: str = "", version: int | None = None) -> Subscription:
+def reject(transaction: Transaction, id_: str, note: str = "", version: Version = None) -> Subscription:
     """End a submitted subscription. The `note` tells the developer why. Raises NotFound, Forbidden, Conflict, Stale."""
     return _step(transaction, "reject", id_, note, version)
 
 
-def suspend(transaction: Transaction, id_: str, note: str = "", version: int | None = None) -> Subscription:
+def suspend(transaction: Transaction, id_: str, note: str = "", version: Version = None) -> Subscription:
     """Make the keys of an active subscription fail until it is resumed. Raises NotFound, Forbidden, Conflict, Stale."""
     return _step(transaction, "suspend", id_, note, version)
 
 
-def resume(transaction: Transaction, id_: str, note: str = "", version: int | None = None) -> Subscription:
+def resume(transaction: Transaction, id_: str, note: str = "", version: Version = None) -> Subscription:
     """Let a suspended subscription go on. Raises NotFound, Forbidden, Conflict, Stale."""
     return _step(transaction, "resume", id_, note, version)
 
 
-def cancel(transaction: Transaction, id_: str, note: str = "", version: int | None = None) -> Subscription:
+def cancel(transaction: Transaction, id_: str, note: str = "", version: Version = None) -> Subscription:
     """End a subscription. Its keys stop to work, and are forgotten. Raises NotFound, Forbidden, Conflict, Stale."""
     return _step(transaction, "cancel", id_, note, version)
 
 
-def change_plan(transaction: Transaction, id_: str, plan: str, version: int | None = None) -> Subscription:
+def change_plan(transaction: Transaction, id_: str, plan: str, version: Version = None) -> Subscription:
     """Go on with another plan of the product. One that needs approval is for publishers.
 
     Raises Invalid, NotFound, Forbidden, Conflict, Stale.
@@ -203,15 +203,16 @@ def change_plan(transaction: Transaction, id_: str, plan: str, version: int | No
 
 
 def set_expiry(
-    transaction: Transaction, id_: str, expires: int | None, version: int | None = None
+    transaction: Transaction, id_: str, expires: int | None, version: Version = None
 ) -> Subscription:
     """Let a subscription end at a moment, or never. Raises Invalid, NotFound, Forbidden, Conflict, Stale."""
     transaction.actor.require_publisher()
     before, organisation = _found(transaction, id_)
     if before.state not in LIVE_STATES:
         raise Conflict(f"the subscription is {before.state}; make a new one")
-    if expires is not None and expires <= transaction.now:
-        raise Invalid("write a moment in the future, or cancel the subscription", "expires")
+    if expires is not None:
+        remedy = "write a moment in the future, or cancel the subscription"
+        names.future(expires, transaction.now, "expires", remedy)
     change = {"expires": expires}
     transaction.change(
         SUBSCRIPTIONS,
@@ -269,8 +270,8 @@ def make_key(transaction: Transaction, id_: str, slot: str, not_after: int | Non
     """
     found, organisation = _for_keys(transaction, id_)
     one_of(slot, SLOTS, "slot")
-    if not_after is not None and not_after <= transaction.now:
-        raise Invalid("write a moment in the future", "not_after")
+    if not_after is not None:
+        names.future(not_after, transaction.now, "not_after")
     secret = names.new_secret(names.KEY_PREFIX)
     _drop(transaction, found.id, slot)
     values = {"subscription": found.id, "slot": slot, "hint": secret[-4:], "not_after": not_after}
@@ -324,7 +325,7 @@ def _found(transaction: Transaction, id_: str, *, changes: bool = True) -> tuple
     return made(Subscription, row), str(row["organisation"])
 
 
-def _step(transaction: Transaction, action: str, id_: str, note: str, version: int | None) -> Subscription:
+def _step(transaction: Transaction, action: str, id_: str, note: str, version: Version) -> Subscription:
     before, organisation = _found(transaction, id_)
     if action in PUBLISHERS_STEPS:
         transaction.actor.require_publisher()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import parse_qsl
@@ -39,9 +39,10 @@ _STATUSES: Mapping[type[MarketplaceError], tuple[int, str]] = {
     Stale: (412, "Changed by somebody else"),
     Invalid: (422, "Invalid value"),
 }
-_UNUSABLE = re.compile(r"[\ud800-\udfff]|\\u0000")
-"""What no text of the store can hold, in JSON."""
-_IF_MATCH = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})"')
+_UNUSABLE = re.compile(r"[\ud800-\udfff]|(?<!\\)(?:\\\\)*\\u0000")
+"""What no text of the store can hold, in JSON. A backslash that is a part of a text is written twice there."""
+_ETAG = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|$)')
+_VERSION = re.compile(r'"([1-9][0-9]{0,17})"')
 
 
 class _Refused(Exception):  # noqa: N818 - a response
@@ -136,7 +137,9 @@ class _Handler:
         if any("\0" in one for one in request.path_params.values()):
             raise not_found("object")
         query = self._query(request)
-        version = _version(request.headers.get("if-match"))
+        version = _version(request.headers.getlist("if-match"))
+        if version is not None and operation.changes and not operation.versioned:
+            raise _Refused(412, "No version", "what this changes has no ETag; leave If-Match out")
         self._checked(body)
         begin: Callable[[Actor], AbstractContextManager[Transaction]]
         begin = self._marketplace.begin if operation.changes else self._marketplace.read
@@ -172,16 +175,10 @@ class _Handler:
                 "send a token as Authorization: Bearer TOKEN; xds portal token makes one",
                 {"www-authenticate": 'Bearer realm="portal"'},
             )
-        client = request.client.host if request.client is not None else ""
-        wait = self._attempts.wait(client)
-        if wait:
-            raise _Refused(
-                429, "Too many attempts", "wait before you try another token", {"retry-after": str(wait)}
-            )
         with self._marketplace.read(VISITOR) as now:
             found = logins.bearer(now, secret.strip())
         if found is None:
-            self._attempts.failed(client)
+            self._note_failure(request.client.host if request.client is not None else "")
             raise _Refused(
                 401,
                 "Token unknown",
@@ -197,6 +194,15 @@ class _Handler:
                 {"www-authenticate": f'Bearer error="insufficient_scope", scope="{self._operation.scope}"'},
             )
         return actor
+
+    def _note_failure(self, client: str) -> None:
+        """Bound unknown tokens of an address. Others of that address go on, because a token cannot be guessed. Raises _Refused."""
+        wait = self._attempts.wait(client)
+        if wait:
+            raise _Refused(
+                429, "Too many attempts", "wait before you try another token", {"retry-after": str(wait)}
+            )
+        self._attempts.failed(client)
 
     async def _read(self, request: Request) -> Mapping[str, Any]:
         """Return the body. Raises _Refused."""
@@ -223,9 +229,14 @@ class _Handler:
     def _checked(self, body: Mapping[str, Any]) -> None:
         if self._operation.body is None:
             return
-        for error in self._body.iter_errors(body):
-            field = ".".join(map(str, error.instance_path))
-            raise Invalid(error.message[:500], field)
+        try:
+            error = next(iter(self._body.iter_errors(body)), None)
+        except ValueError:
+            raise _Refused(
+                400, "Nested too deeply", "the body has arrays or objects in too many others"
+            ) from None
+        if error is not None:
+            raise Invalid(error.message[:500], ".".join(map(str, error.instance_path)))
 
     def _query(self, request: Request) -> Mapping[str, Any]:
         """Return the parameters of the query. Raises Invalid."""
@@ -254,13 +265,18 @@ def _typed(name: str, value: str, schema: Mapping[str, Any]) -> Any:
     return typed
 
 
-def _version(header: str | None) -> int | None:
-    if header is None or header.strip() == "*":
+def _version(headers: Sequence[str]) -> frozenset[int] | None:
+    """Return the versions of If-Match (RFC 9110, section 13.1.1), of which weak ones never match. Raises Invalid."""
+    if not headers or [one.strip() for one in headers] == ["*"]:
         return None
-    found = _IF_MATCH.fullmatch(header.strip())
-    if found is None:
-        raise Invalid('write the ETag of the object, such as "3"', "If-Match")
-    return int(found[1])
+    tags, at, text = list[str](), 0, ",".join(headers)
+    while at < len(text) or not tags:
+        found = _ETAG.match(text, at)
+        if found is None:
+            raise Invalid('write the ETag of the object, such as "3"', "If-Match")
+        tags.append(found[1])
+        at = found.end()
+    return frozenset(int(one[1]) for one in map(_VERSION.fullmatch, tags) if one is not None)
 
 
 def _no_constant(name: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xds_server.marketplace.pages import MOST, PageOf, Wanted
-from xds_server.marketplace.store import Transaction
+from xds_server.marketplace.store import Transaction, Version
 from xds_server.portal.api import schemas
 from xds_server.portal.gateway_view import GatewayView
 from xds_server.usage.store import Store
@@ -18,13 +18,13 @@ _TEXT: Mapping[str, Any] = {"type": "string", "maxLength": 255}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A valid request. `version` is that of If-Match, and `usage` the usage store; both are None if there is none."""
+    """A valid request. `version` has those of If-Match, and `usage` is the usage store; both are None if there is none."""
 
     now: Transaction
     path: Mapping[str, str]
     query: Mapping[str, Any]
     body: Mapping[str, Any]
-    version: int | None
+    version: Version
     gateway: GatewayView
     usage: Store | None = None
 
@@ -43,7 +43,7 @@ class Operation:
     """An operation. `query` and `body` are JSON Schemas of parameters by name, and `needs` the required ones of the body.
 
     `returns` names the schema of what it returns, None for nothing. `lists` is true if it returns a page of these. If it is
-    `bounded`, a user can do it some times a minute.
+    `bounded`, a user can do it some times a minute. If it is `versioned`, it changes an object that has an ETag.
     """
 
     method: str
@@ -59,6 +59,7 @@ class Operation:
     body: Mapping[str, Mapping[str, Any]] | None = None
     needs: tuple[str, ...] = ()
     bounded: bool = False
+    versioned: bool = False
     status: int = 200
 
     @property
@@ -68,7 +69,7 @@ class Operation:
 
     @property
     def changes(self) -> bool:
-        """True if it changes something, so that it may have If-Match."""
+        """True if it changes something."""
         return self.method != "GET"
 
     @property

@@ -121,7 +121,7 @@ def _parameters(one: Operation) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "path", "required": True, "schema": schema}
     for name, of in one.parameters.items():
         yield {"name": name, "in": "query", "schema": dict(of)}
-    if one.changes and one.status == 200:
+    if one.versioned:
         tag = {"type": "string", "pattern": r'^"[1-9][0-9]{0,17}"$'}
         yield {"name": "If-Match", "in": "header", "schema": tag}
 

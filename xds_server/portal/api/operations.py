@@ -17,6 +17,7 @@ from xds_server.marketplace import (
 )
 from xds_server.marketplace.actor import not_found
 from xds_server.marketplace.records import SLOTS, Product
+from xds_server.marketplace.store import require_version
 from xds_server.portal.api import schemas
 from xds_server.portal.api.declared import Asked, Operation, choice, listed, moment, text
 from xds_server.portal.api.people_operations import PEOPLE
@@ -77,6 +78,7 @@ def _subscribe(asked: Asked) -> Any:
 
 def _change_subscription(asked: Asked) -> Any:
     found, version = subscriptions.subscription(asked.now, asked.path["subscription"]), asked.version
+    require_version(found, version)
     if "plan" in asked.body:
         found = subscriptions.change_plan(asked.now, found.id, asked.body["plan"], version)
         version = None
@@ -119,6 +121,7 @@ def _step(name: str, summary: str) -> Operation:
         ),
         body=_NOTE,
         returns="Subscription",
+        versioned=True,
     )
 
 
@@ -138,7 +141,7 @@ PRODUCTS = (
         returns="Product",
     ),
     Operation(
-        method="PATCH", path="/products/{product}", name="change_product", tag="products", scope="publish",
+        method="PATCH", path="/products/{product}", name="change_product", versioned=True, tag="products", scope="publish",
         summary="Change a product, publish it or retire it.", call=_change_product,
         body={**_PRODUCT, "state": choice(*products.STATES)}, returns="Product",
     ),
@@ -162,7 +165,7 @@ APPLICATIONS = (
         call=lambda asked: subscriptions.application(asked.now, asked.path["application"]), returns="Application",
     ),
     Operation(
-        method="PATCH", path="/applications/{application}", name="change_application", tag="applications",
+        method="PATCH", path="/applications/{application}", name="change_application", versioned=True, tag="applications",
         scope="write", summary="Change an application.",
         call=lambda asked: applications.change_application(
             asked.now, asked.path["application"], **asked.body, version=asked.version
@@ -170,7 +173,7 @@ APPLICATIONS = (
         body={"name": text(), "description": text(10_000)}, returns="Application",
     ),
     Operation(
-        method="DELETE", path="/applications/{application}", name="delete_application", tag="applications",
+        method="DELETE", path="/applications/{application}", name="delete_application", versioned=True, tag="applications",
         scope="write", summary="Delete an application, and cancel its subscriptions.",
         call=lambda asked: applications.delete_application(asked.now, asked.path["application"], asked.version),
         status=204,
@@ -201,7 +204,7 @@ SUBSCRIPTIONS = (
         call=lambda asked: subscriptions.subscription(asked.now, asked.path["subscription"]), returns="Subscription",
     ),
     Operation(
-        method="PATCH", path="/subscriptions/{subscription}", name="change_subscription", tag="subscriptions",
+        method="PATCH", path="/subscriptions/{subscription}", name="change_subscription", versioned=True, tag="subscriptions",
         scope="write", summary="Change the plan, or the end, which publishers may do.", call=_change_subscription,
         body={"plan": text(), "expires": moment()}, returns="Subscription",
     ),

@@ -52,7 +52,7 @@ PEOPLE = (
         scope="read", call=lambda asked: people.user(asked.now, asked.path["user"]), returns="User",
     ),
     Operation(
-        method="PATCH", path="/users/{user}", name="change_user", summary="Change a user.", tag="users", scope="admin",
+        method="PATCH", path="/users/{user}", name="change_user", versioned=True, summary="Change a user.", tag="users", scope="admin",
         call=lambda asked: people.change_user(asked.now, asked.path["user"], **asked.body, version=asked.version),
         body={"name": text(), "language": choice(*people.LANGUAGES), "role": _ROLE, "disabled": {"type": "boolean"}},
         returns="User",
@@ -87,7 +87,7 @@ PEOPLE = (
         call=lambda asked: people.organisation(asked.now, asked.path["organisation"]), returns="Organisation",
     ),
     Operation(
-        method="PATCH", path="/organisations/{organisation}", name="rename_organisation", tag="organisations",
+        method="PATCH", path="/organisations/{organisation}", name="rename_organisation", versioned=True, tag="organisations",
         scope="write", summary="Rename an organisation.",
         call=lambda asked: people.rename_organisation(
             asked.now, asked.path["organisation"], asked.body["name"], asked.version

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from xds_server.marketplace import records
 from xds_server.marketplace.errors import Invalid
+from xds_server.marketplace.names import END
 
 TIMES = frozenset({"at", "closed", "created", "decided", "deleted", "disabled", "ended", "expires", "not_after", "requested", "revoked", "started", "until",
         "used", "verified"})  # fmt: skip
@@ -37,8 +38,6 @@ SHOWN: Mapping[str, type[Any]] = {
     )
 }
 """The records that the API shows, by their names in the document."""
-_END = 253_402_300_800
-"""The first second after the year 9999."""
 _PLAIN: Mapping[Any, Mapping[str, Any]] = {str: {"type": "string"}, int: {"type": "integer"}, Any: {}}
 _MOMENT = {"type": "string", "format": "date-time"}
 
@@ -107,7 +106,7 @@ def seconds(text: str | None, field: str) -> int | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-        if found.tzinfo is not None and (number := int(found.timestamp())) < _END:
+        if found.tzinfo is not None and (number := int(found.timestamp())) < END:
             return number
     except (ValueError, OverflowError):
         pass
