@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from joserfc.jwk import RSAKey
 
 from tests.support import tokens
 from tests.support.market import Market
@@ -113,6 +114,28 @@ def test_a_token_of_another_key_is_refused(portal: ShopPortal, monkeypatch: pyte
     other = tokens.jwks(tokens.EC)
     monkeypatch.setattr(tokens, "jwks", lambda: other)
     assert logged_in(portal.as_(None)).status_code == 403
+
+
+def test_keys_that_the_provider_has_replaced_are_read_again(
+    portal: ShopPortal, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert logged_in(portal.as_(None)).status_code == 303
+    new = RSAKey.generate_key(2048, {"kid": "new", "use": "sig"}, private=True)
+    monkeypatch.setattr(tokens, "RSA", new)
+    monkeypatch.setitem(tokens.KEYS, "RS256", new)
+    assert logged_in(portal.as_(None)).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("  ", "new@example.com"), ("x" * 300, "x" * 255), ("A\x00\x07 B", "A B")]
+)
+def test_a_name_that_cannot_be_used_lets_the_person_in(
+    portal: ShopPortal, provider: OpenIdProvider, name: str, shown: str
+) -> None:
+    provider.claims |= {"name": name, "email_verified": "true"}
+    visitor = portal.as_(None)
+    assert logged_in(visitor).status_code == 303
+    assert f'value="{shown}"' in visitor.get("/account").text
 
 
 def test_a_login_of_another_browser_is_refused(portal: ShopPortal, provider: OpenIdProvider) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import urllib3
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
 from xds_server.gateway.model.portal import PortalLogin
@@ -99,15 +99,15 @@ class OpenId:
             issuer=login.issuer,
             subject=str(claims.get("sub", "")),
             email=email,
-            verified=claims.get("email_verified") is True,
-            name=str(claims.get("name") or email),
+            verified=claims.get("email_verified") is True
+            or claims.get("email_verified") == "true",  # Amazon Cognito
+            name=names.usable_line(str(claims.get("name") or "")) or email[:255],
         )
 
     def _claims(self, login: PortalLogin, configuration: Mapping[str, Any], token: str) -> Mapping[str, Any]:
         """Return the claims of an identity token (OpenID Connect Core 1.0, section 3.1.3.7). Raises Forbidden."""
-        keys = self._remembered(str(configuration["jwks_uri"]))
         try:
-            decoded = jwt.decode(token, KeySet.import_key_set(keys), algorithms=_ALGORITHMS)  # type: ignore[arg-type] # JSON
+            decoded = self._decoded(str(configuration["jwks_uri"]), token)
             registry = jwt.JWTClaimsRegistry(
                 leeway=_SKEW,
                 iss={"essential": True, "value": login.issuer},
@@ -122,6 +122,27 @@ class OpenId:
         if isinstance(audience, list) and len(audience) > 1 and decoded.claims.get("azp") != login.client_id:
             raise Forbidden("the issuer sent an identity for another client")
         return decoded.claims
+
+    def _decoded(self, url: str, token: str) -> jwt.Token:
+        """Return a token that is signed by one of the keys at a URL. They are read again for one that is not among them."""
+        begun = time.monotonic()
+        for _ in range(2):
+            keys = self._remembered(url)
+            try:
+                return jwt.decode(token, KeySet.import_key_set(keys), algorithms=_ALGORITHMS)  # type: ignore[arg-type] # JSON
+            except (InvalidKeyIdError, BadSignatureError) as error:
+                missing = error
+                if not self._forget(url, begun):
+                    break
+        raise missing
+
+    def _forget(self, url: str, before: float) -> bool:
+        """Forget what was read from a URL before a moment. Returns whether there was something."""
+        known = self._kept.get(url)
+        if known is None or known[0] - KEPT >= before:
+            return False
+        del self._kept[url]
+        return True
 
     def _configuration(self, login: PortalLogin) -> Mapping[str, Any]:
         found = self._remembered(f"{login.issuer.rstrip('/')}/.well-known/openid-configuration")
