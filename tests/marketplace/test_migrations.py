@@ -96,4 +96,4 @@ def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DatabaseFailed, match="not a database"):
         Marketplace(f"sqlite:///{tmp_path}/text").migrate()
     with pytest.raises(EnvironmentFailed, match="there is no marketplace store"):
-        Marketplace(f"sqlite:///{tmp_path}/missing.db", reads=True)
+        Marketplace(f"sqlite:///{tmp_path}/missing.db", exists=True)

@@ -13,7 +13,7 @@ import pytest
 from tests.support.market import Market
 from tests.support.shop_portal import ShopPortal, csrf_of, shop_portal
 from xds_server import portal as portal_package
-from xds_server.marketplace import logins, products, subscriptions
+from xds_server.marketplace import logins, notices, people, products, subscriptions
 from xds_server.marketplace.actor import COMMAND
 from xds_server.portal.pages.texts import KOREAN, chosen
 from xds_server.portal.pages.visits import local_path
@@ -145,6 +145,40 @@ def test_an_invitation_is_revoked_on_the_page(portal: ShopPortal) -> None:
         assert person.post(page, action="revoke", invitation=invitation[1]).status_code == 303
         assert f"new-{who}@example.com" not in person.get(page).text
         assert portal.as_(None).get(link[0]).status_code == 404
+
+
+def test_long_lists_have_pages(portal: ShopPortal) -> None:
+    """The oldest of 60 is on the second page, and where there are no pages it is on the first."""
+    market, ada, publisher = portal.market, portal.as_("ada"), portal.as_("pub")
+    application = market.application("Oldest")
+    others = [market.product(slug=f"p{number}", title=f"Product {number}") for number in range(60)]
+    for one in others:
+        market.subscribe(application, one)
+    for number in range(60):
+        market.application(f"App {number}")
+    with market.store.begin(market.actor("ada")) as now:
+        for number in range(60):
+            people.add_organisation(now, f"Org {number}")
+    with market.store.begin(market.actor("pub")) as now:
+        for number in range(60):
+            notices.add_notice(now, f"Notice {number}", "Text")
+    for visitor, path, oldest in (
+        (portal.as_(None), "/products", "/products/shop"),
+        (publisher, "/manage/products", "Shop"),
+        (publisher, "/manage/notices", "Notice 0<"),
+        (publisher, "/manage?state=active", "acme.oldest.p0<"),
+        (ada, "/applications", f"/applications/{application.id}"),
+        (ada, f"/applications/{application.id}", "acme.oldest.p0<"),
+        (ada, "/organisations", "/organisations/acme"),
+    ):
+        first = visitor.get(path).text
+        older = re.search(r'href="([^"]+after=[^"]+)"', first)
+        assert oldest not in first.split("<main")[1], path
+        assert older is not None, path
+        assert oldest in visitor.get(older[1].replace("&amp;", "&")).text, path
+    assert "/products/shop" in portal.as_(None).get("/apis/orders").text
+    assert f'value="{application.id}"' in ada.get("/products/shop").text
+    assert f'value="{market.acme.id}"' in ada.get("/applications").text
 
 
 def test_an_end_that_the_api_cannot_say_is_refused(portal: ShopPortal) -> None:

@@ -171,7 +171,8 @@ def run(arguments: argparse.Namespace) -> int:
     from xds_server.marketplace.errors import MarketplaceError
     from xds_server.marketplace.store import Marketplace
 
-    marketplace = Marketplace(arguments.store)
+    begins = arguments.portal_command == "user" and arguments.action in ("add", "invite")
+    marketplace = Marketplace(arguments.store, exists=not begins)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         marketplace.migrate()
@@ -215,11 +216,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _do_user(now: Transaction, arguments: argparse.Namespace) -> Any:
     from xds_server.marketplace import logins, people
-    from xds_server.marketplace.pages import MOST, Wanted
+    from xds_server.marketplace.pages import every
 
     email, action = arguments.email, arguments.action
     if action == "list":
-        return people.users(now, Wanted(None, MOST)).items
+        return every(lambda wanted: people.users(now, wanted))
     if action == "add":
         return people.add_user(now, email, arguments.name or email, arguments.role or "developer")
     if action == "invite":
@@ -234,10 +235,10 @@ def _do_user(now: Transaction, arguments: argparse.Namespace) -> Any:
 
 def _do_invitation(now: Transaction, arguments: argparse.Namespace) -> Any:
     from xds_server.marketplace import logins
-    from xds_server.marketplace.pages import MOST, Wanted
+    from xds_server.marketplace.pages import every
 
     if arguments.action == "list":
-        return logins.invitations(now, wanted=Wanted(None, MOST)).items
+        return every(lambda wanted: logins.invitations(now, wanted=wanted))
     logins.revoke_invitation(now, arguments.invitation)
     return {"revoked": arguments.invitation}
 
@@ -252,10 +253,10 @@ def _do_token(now: Transaction, arguments: argparse.Namespace) -> Any:
 
 def _do_product(now: Transaction, arguments: argparse.Namespace) -> Any:
     from xds_server.marketplace import products
-    from xds_server.marketplace.pages import MOST, Wanted
+    from xds_server.marketplace.pages import every
 
     if arguments.action == "list":
-        return products.products(now, Wanted(None, MOST)).items
+        return every(lambda wanted: products.products(now, wanted))
     state = {"publish": "published", "retire": "retired"}[arguments.action]
     return products.change_product(
         now, arguments.product, {}, products.Offered(apis=(), plans=()), state=state
@@ -264,10 +265,10 @@ def _do_product(now: Transaction, arguments: argparse.Namespace) -> Any:
 
 def _do_subscription(now: Transaction, arguments: argparse.Namespace) -> Any:
     from xds_server.marketplace import subscriptions
-    from xds_server.marketplace.pages import MOST, Wanted
+    from xds_server.marketplace.pages import every
 
     if arguments.action == "list":
-        return subscriptions.subscriptions(now, state=arguments.state, wanted=Wanted(None, MOST)).items
+        return every(lambda wanted: subscriptions.subscriptions(now, state=arguments.state, wanted=wanted))
     return getattr(subscriptions, arguments.action)(now, arguments.subscription, arguments.note)
 
 

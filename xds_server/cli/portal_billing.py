@@ -20,7 +20,7 @@ from xds_server.errors import EnvironmentFailed, WrongUsage
 from xds_server.marketplace import products, statements, subscriptions
 from xds_server.marketplace.actor import COMMAND
 from xds_server.marketplace.errors import NotFound
-from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.marketplace.pages import every
 from xds_server.marketplace.store import Marketplace
 from xds_server.usage.store import Store
 
@@ -33,7 +33,7 @@ def run(marketplace: Marketplace, arguments: argparse.Namespace) -> Any:
     period = months.checked(arguments.period) if arguments.period else None
     if arguments.action == "list":
         with marketplace.read(COMMAND) as now:
-            return statements.statements(now, period=period, wanted=Wanted(None, MOST)).items
+            return every(lambda wanted: statements.statements(now, period=period, wanted=wanted))
     with closing(Store(arguments.usage_store, reads=True)) as usage:
         if arguments.action == "close":
             wanted = period or months.before(months.of(time.time()))

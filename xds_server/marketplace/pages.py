@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Select
@@ -30,6 +31,18 @@ class Wanted(NamedTuple):
 
 FIRST = Wanted()
 """The first page."""
+
+
+def every(load: Callable[[Wanted], PageOf[_R]]) -> list[_R]:
+    """Return the objects of all pages. `load` returns one page."""
+    found: list[_R] = []
+    after = None
+    while True:
+        one = load(Wanted(after, MOST))
+        found += one.items
+        if one.next is None:
+            return found
+        after = one.next
 
 
 def page(

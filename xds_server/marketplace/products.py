@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,9 +52,15 @@ def all_named(transaction: Transaction, ids: Iterable[str]) -> dict[str, Product
     return {one.id: _typed(one) for one in found}
 
 
-def products(transaction: Transaction, wanted: Wanted = FIRST) -> PageOf[Product]:
-    """Return the products that the actor may see, the newest first."""
+def products(
+    transaction: Transaction, wanted: Wanted = FIRST, *, published: bool = False, api: str | None = None
+) -> PageOf[Product]:
+    """Return the products that the actor may see, or of these only `published` ones, or those with an API, the newest first."""
     statement = _PRODUCT
+    if published:
+        statement = statement.where(PRODUCTS.c.state == "published")
+    if api is not None:
+        statement = statement.where(cast(PRODUCTS.c.apis, String).contains(json.dumps(api), autoescape=True))
     if not transaction.actor.publishes:
         slugs = transaction.connection.execute(
             select(ORGANISATIONS.c.slug).where(ORGANISATIONS.c.id.in_(transaction.actor.organisations))

@@ -106,12 +106,12 @@ class Transaction:
 
 
 class Marketplace:
-    """The store at a URL. `clock` gives Unix seconds. If it only `reads`, it must exist. Raises WrongUsage,
-    EnvironmentFailed.
+    """The store at a URL. `clock` gives Unix seconds. One that `exists` is not made. Raises WrongUsage, and
+    EnvironmentFailed if it does not exist.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time, *, reads: bool = False) -> None:
-        self._database = Database(url, _TABLES, reads=reads)
+    def __init__(self, url: str, clock: Callable[[], float] = time.time, *, exists: bool = False) -> None:
+        self._database = Database(url, _TABLES, reads=exists)
         self._clock = clock
         self.name = self._database.name
 

@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 from xds_server.billing.usage_counts import HOUR, of_actor
 from xds_server.marketplace import products, statements, subscriptions
 from xds_server.marketplace.actor import not_found
-from xds_server.marketplace.pages import Wanted
 from xds_server.portal.api.schemas import as_json
 from xds_server.portal.pages.visits import Visit
 from xds_server.usage import latency
@@ -124,7 +123,7 @@ def _most(sums: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def invoices(visit: Visit) -> Response:
     """The statements of the user's organisations."""
     with visit.marketplace.read(visit.actor) as now:
-        found = statements.statements(now, wanted=Wanted(visit.query.get("after") or None, 50))
+        found = statements.statements(now, wanted=visit.wanted)
         names = {one.subscription: subscriptions.subscription(now, one.subscription) for one in found.items}
     return visit.page("invoices.html", statements=found.items, next=found.next, subscriptions=names)
 

@@ -8,21 +8,19 @@ from starlette.responses import RedirectResponse, Response
 
 from xds_server.marketplace import applications as stored
 from xds_server.marketplace import logins, people, products, subscriptions
-from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.marketplace.pages import every
 from xds_server.marketplace.records import SLOTS
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.pages.texts import LANGUAGES
 from xds_server.portal.pages.visits import Visit, end_of_day, local_path, see
 
-_WIDE = Wanted(None, MOST)
-
 
 def applications(visit: Visit) -> Response:
     """The applications of the organisations of the user, and a form for another one."""
     with visit.marketplace.read(visit.actor) as now:
-        own = people.organisations(now, _WIDE, own=True).items
-        found = stored.applications(now, None, _WIDE, own=True).items
-    return visit.page("applications.html", organisations=own, applications=found)
+        own = every(lambda wanted: people.organisations(now, wanted, own=True))
+        found = stored.applications(now, None, visit.wanted, own=True)
+    return visit.page("applications.html", organisations=own, applications=found.items, next=found.next)
 
 
 def add_application(visit: Visit) -> Response:
@@ -39,11 +37,16 @@ def application(visit: Visit, **shown: Any) -> Response:
     """An application with its subscriptions and their keys."""
     with visit.marketplace.read(visit.actor) as now:
         found = subscriptions.application(now, visit.path["application"])
-        listed = subscriptions.subscriptions(now, application_=found.id, wanted=_WIDE).items
-        of = products.all_named(now, (one.product for one in listed))
+        listed = subscriptions.subscriptions(now, application_=found.id, wanted=visit.wanted)
+        of = products.all_named(now, (one.product for one in listed.items))
         keys = subscriptions.all_keys(now, found.id)
-    rows = [{"subscription": one, "product": of[one.product], "keys": keys.get(one.id, {})} for one in listed]
-    return visit.page("application.html", application=found, rows=rows, slots=SLOTS, **shown)
+    rows = [
+        {"subscription": one, "product": of[one.product], "keys": keys.get(one.id, {})}
+        for one in listed.items
+    ]
+    return visit.page(
+        "application.html", application=found, rows=rows, next=listed.next, slots=SLOTS, **shown
+    )
 
 
 def change_application(visit: Visit) -> Response:
@@ -94,8 +97,8 @@ def change_subscription(visit: Visit) -> Response:
 def organisations(visit: Visit) -> Response:
     """The organisations of the user, and a form for another one."""
     with visit.marketplace.read(visit.actor) as now:
-        own = people.organisations(now, _WIDE, own=True).items
-    return visit.page("organisations.html", organisations=own)
+        own = people.organisations(now, visit.wanted, own=True)
+    return visit.page("organisations.html", organisations=own.items, next=own.next)
 
 
 def add_organisation(visit: Visit) -> Response:
@@ -113,7 +116,7 @@ def organisation(visit: Visit, **shown: Any) -> Response:
         found = people.organisation(now, visit.path["organisation"])
         members = people.members(now, found.id)
         owns = visit.actor.organisations.get(found.id) == "owner" or visit.actor.administers
-        invited = logins.invitations(now, found.id, _WIDE).items if owns else []
+        invited = every(lambda wanted: logins.invitations(now, found.id, wanted)) if owns else []
     return visit.page(
         "organisation.html", organisation=found, members=members, owns=owns, invited=invited, **shown
     )
@@ -145,7 +148,7 @@ def account(visit: Visit, **shown: Any) -> Response:
     """The name, the language and the tokens of the user."""
     with visit.marketplace.read(visit.actor) as now:
         found = people.user(now, visit.actor.user)
-        tokens = logins.tokens(now, _WIDE).items
+        tokens = every(lambda wanted: logins.tokens(now, wanted))
     return visit.page("account.html", user=found, tokens=tokens, scopes=logins.SCOPES, **shown)
 
 

@@ -10,12 +10,11 @@ from xds_server.catalog.entries import Entry, Page
 from xds_server.catalog.samples import samples
 from xds_server.marketplace import applications, notices, people, products, subscriptions
 from xds_server.marketplace.actor import not_found
-from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.marketplace.pages import Wanted, every
 from xds_server.portal.generated_clients import GeneratedClients, can_be_made
 from xds_server.portal.pages.markdown import without_title
 from xds_server.portal.pages.visits import Visit, see
 
-_WIDE = Wanted(None, MOST)
 _SHOWN = 200
 """APIs on the first page; the search finds all."""
 
@@ -26,7 +25,7 @@ def visible(visit: Visit) -> Callable[[Entry], bool]:
         return lambda _entry: True
     with visit.marketplace.read(visit.actor) as now:
         own = (
-            {one.slug for one in people.organisations(now, _WIDE, own=True).items}
+            {one.slug for one in every(lambda wanted: people.organisations(now, wanted, own=True))}
             if visit.actor.user
             else set()
         )
@@ -85,7 +84,7 @@ class ApiPages:
         reference = visit.gateway.reference(entry.name)
         operations = reference.operations if reference is not None else ()
         with visit.marketplace.read(visit.actor) as now:
-            sold = [one for one in products.products(now, _WIDE).items if entry.name in one.apis]
+            sold = every(lambda wanted: products.products(now, wanted, published=True, api=entry.name))
         return visit.page(
             "api.html",
             entry=entry,
@@ -96,7 +95,7 @@ class ApiPages:
                 if reference is not None
             },
             clients=self._clients.generators if _has_clients(entry) else {},
-            products=[one for one in sold if one.state == "published"],
+            products=sold,
             gateway=visit.gateway.portal.gateway or "",
         )
 
@@ -152,15 +151,15 @@ def _page(visit: Visit, pages: tuple[Page, ...], back: str) -> Response:
 def all_products(visit: Visit) -> Response:
     """The products."""
     with visit.marketplace.read(visit.actor) as now:
-        found = [one for one in products.products(now, _WIDE).items if one.state == "published"]
-    return visit.page("products.html", products=found)
+        found = products.products(now, visit.wanted, published=True)
+    return visit.page("products.html", products=found.items, next=found.next)
 
 
 def product(visit: Visit) -> Response:
     """A product with its plans, and the form to subscribe."""
     with visit.marketplace.read(visit.actor) as now:
         found = products.product(now, visit.path["product"])
-        mine = applications.applications(now, None, _WIDE, own=True).items if visit.actor.user else []
+        mine = every(lambda wanted: applications.applications(now, None, wanted, own=True))
     sees = visible(visit)
     apis = [visit.gateway.entries[one] for one in found.apis if one in visit.gateway.entries]
     plans = [{"plan": one, "limits": list(limits(visit, one.plan))} for one in found.plans]

@@ -9,11 +9,10 @@ from starlette.responses import Response
 
 from xds_server.marketplace import audit, logins, notices, people, products, subscriptions
 from xds_server.marketplace.errors import Conflict, Invalid
-from xds_server.marketplace.pages import MOST, Wanted
+from xds_server.marketplace.pages import every
 from xds_server.portal.pages import plan_forms
 from xds_server.portal.pages.visits import Visit, end_of_day, see
 
-_WIDE = Wanted(None, MOST)
 _NEW = "new"
 """The path of the form for a product that there is not yet."""
 _STEPS = {
@@ -30,7 +29,7 @@ def queue(visit: Visit) -> Response:
     visit.actor.require_publisher()
     state = visit.query.get("state", "submitted")
     with visit.marketplace.read(visit.actor) as now:
-        listed = subscriptions.subscriptions(now, state=state, wanted=_page(visit))
+        listed = subscriptions.subscriptions(now, state=state, wanted=visit.wanted)
         of = products.all_named(now, (one.product for one in listed.items))
     rows = [{"subscription": one, "product": of[one.product]} for one in listed.items]
     return visit.page("queue.html", rows=rows, state=state, next=listed.next)
@@ -55,8 +54,8 @@ def all_products(visit: Visit) -> Response:
     """All products."""
     visit.actor.require_publisher()
     with visit.marketplace.read(visit.actor) as now:
-        found = products.products(now, _WIDE).items
-    return visit.page("manage_products.html", products=found)
+        found = products.products(now, visit.wanted)
+    return visit.page("manage_products.html", products=found.items, next=found.next)
 
 
 def product_form(visit: Visit) -> Response:
@@ -120,9 +119,11 @@ def users(visit: Visit, **shown: Any) -> Response:
     """All users, and a form to invite another one."""
     visit.actor.require_publisher()
     with visit.marketplace.read(visit.actor) as now:
-        found = people.users(now, _page(visit))
+        found = people.users(now, visit.wanted)
         of = people.memberships(now, (one.id for one in found.items))
-        invited = logins.invitations(now, wanted=_WIDE).items if visit.actor.administers else []
+        invited = (
+            every(lambda wanted: logins.invitations(now, wanted=wanted)) if visit.actor.administers else []
+        )
     return visit.page(
         "users.html",
         users=found.items,
@@ -155,8 +156,8 @@ def announcements(visit: Visit) -> Response:
     """The notices, and a form for another one."""
     visit.actor.require_publisher()
     with visit.marketplace.read(visit.actor) as now:
-        found = notices.notices(now, _WIDE).items
-    return visit.page("notices.html", notices=found)
+        found = notices.notices(now, visit.wanted)
+    return visit.page("notices.html", notices=found.items, next=found.next)
 
 
 def change_announcements(visit: Visit) -> Response:
@@ -176,12 +177,8 @@ def log(visit: Visit) -> Response:
     """The audit log."""
     visit.actor.require_publisher()
     with visit.marketplace.read(visit.actor) as now:
-        found = audit.entries(now, wanted=_page(visit))
+        found = audit.entries(now, wanted=visit.wanted)
     return visit.page("audit.html", entries=found.items, next=found.next)
-
-
-def _page(visit: Visit) -> Wanted:
-    return Wanted(visit.query.get("after") or None, 50)
 
 
 def _number(text: str) -> int | None:

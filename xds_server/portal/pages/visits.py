@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from xds_server.marketplace.actor import Actor
 from xds_server.marketplace.errors import Forbidden, Invalid
 from xds_server.marketplace.logins import Login
+from xds_server.marketplace.pages import Wanted
 from xds_server.marketplace.store import Marketplace
 from xds_server.portal.gateway_view import GatewayView
 from xds_server.portal.pages.texts import translator
@@ -49,6 +50,11 @@ class Visit:
     def query(self) -> Mapping[str, str]:
         """The parameters of the query."""
         return self.request.query_params
+
+    @property
+    def wanted(self) -> Wanted:
+        """The page of a list that is asked for."""
+        return Wanted(self.query.get("after") or None)
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page."""
