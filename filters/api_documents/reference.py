@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -64,26 +64,41 @@ class Schema:
     @property
     def label(self) -> str:
         """The type in a few words: ``Order``, ``list of string``, ``integer (int64) or null``."""
+        return self.label_in(str)
+
+    def label_in(self, text: Callable[[str], str]) -> str:
+        """Return the label in the language of `text`, which translates the words between types."""
         if self.ref:
-            return f"{self.ref} or null" if "null" in self.types else self.ref
-        words = [self._word(one) for one in self.types if one != "null"]
+            return _joined(text, "or", (self.ref, "null") if "null" in self.types else (self.ref,))
+        words = [self._word(one, text) for one in self.types if one != "null"]
         if not words and (self.one_of or self.any_of):
-            words = [one.label for one in (self.one_of or self.any_of) if one.label != "null"]
+            words = [one.label_in(text) for one in (self.one_of or self.any_of) if one.label != "null"]
         if not words and self.all_of:
-            words = [" and ".join(dict.fromkeys(one.label for one in self.all_of))]
+            words = [_joined(text, "and", (one.label_in(text) for one in self.all_of))]
         if not words and self.properties:
             words = ["object"]
         if "null" in self.types or any(one.label == "null" for one in (*self.one_of, *self.any_of)):
             words.append("null")
-        return " or ".join(dict.fromkeys(words)) or "any"
+        return _joined(text, "or", words) or text("any")
 
-    def _word(self, kind: str) -> str:
-        if kind == "array":
-            items = self.items.label if self.items is not None else ""
-            return f"list of {f'({items})' if ' or ' in items else items}" if items else "list"
+    def _word(self, kind: str, text: Callable[[str], str]) -> str:
+        if kind == "array" and self.items is None:
+            return text("list")
+        if kind == "array" and self.items is not None:
+            items = self.items.label_in(text)
+            several = " or " in self.items.label
+            return text("list of {items}").format(items=f"({items})" if several else items)
         if kind == "object" and self.additional is not None and not self.properties:
-            return f"map of {self.additional.label}"
+            return text("map of {items}").format(items=self.additional.label_in(text))
         return f"{kind} ({self.format})" if self.format else kind
+
+
+def _joined(text: Callable[[str], str], word: str, some: Iterable[str]) -> str:
+    """Return labels as one text, each once."""
+    found = ""
+    for one in dict.fromkeys(some):
+        found = text(f"{{one}} {word} {{other}}").format(one=found, other=one) if found else one
+    return found
 
 
 ANY = Schema()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from tests.support.shop_portal import ShopPortal, csrf_of, shop_portal
 from xds_server import portal as portal_package
 from xds_server.marketplace import logins, notices, people, products, subscriptions
 from xds_server.marketplace.actor import COMMAND
+from xds_server.portal.pages.error_texts import error
 from xds_server.portal.pages.texts import KOREAN, chosen
 from xds_server.portal.pages.visits import local_path
 
@@ -403,6 +405,61 @@ def test_every_text_is_there_in_korean(portal: ShopPortal) -> None:
     switched = portal.as_(None, "ko")
     switched.get("/language", params={"language": "en", "to": "/docs"})
     assert '<html lang="en">' in switched.get("/docs").text
+
+
+_ERRORS = ("Invalid", "Conflict", "Forbidden", "NotFound", "Stale")
+_OF_THE_API = {"portal/api/application.py", "portal/api/schemas.py"}
+
+
+def _messages() -> Iterator[str]:
+    """Yield the messages of all errors that pages can show, with X for each value."""
+    for folder in ("marketplace", "billing", "portal"):
+        for file in sorted((PACKAGE.parent / folder).rglob("*.py")):
+            if file.relative_to(PACKAGE.parent).as_posix() in _OF_THE_API:
+                continue
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _ERRORS and node.args:
+                    yield from _texts(node.args[0])
+                for one in getattr(node, "keywords", ()):
+                    if one.arg == "message":
+                        yield from _texts(one.value)
+
+
+def _texts(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.Constant):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        parts = [one.value if isinstance(one, ast.Constant) else "X" for one in node.values]
+        yield "".join(map(str, parts))
+
+
+def test_every_error_is_there_in_korean(portal: ShopPortal) -> None:
+    found = {*_messages(), "write a moment in the future", "write an amount such as 29.00"} - {"X; X"}
+    assert len(found) > 70
+    assert [one for one in sorted(found) if error("ko", one) == one] == []
+    assert error("en", "write one of a, b") == "write one of a, b"
+    assert (
+        error("ko", "write at most 255 characters; these are 300")
+        == "최대 255자까지 입력하세요. 지금은 300자입니다."
+    )
+    assert (
+        error("ko", "the subscription is cancelled; make a new one")
+        == "구독 상태가 '해지'입니다. 새로 구독하세요."
+    )
+    assert error("ko", "another message") == "another message"
+
+
+def test_the_audit_log_and_the_reference_are_in_korean(portal: ShopPortal) -> None:
+    portal.as_("ada").post("/applications", organisation=portal.market.acme.id, name="Mobile")
+    publisher = portal.as_("pub")
+    publisher.client.cookies.set("language", "ko")
+    log = publisher.get("/manage/audit").text
+    assert "생성: 애플리케이션" in log
+    assert "로그인: 사용자" in log
+    for code in ("create", "application", "login"):
+        assert f">{code} " not in log
+    page = portal.as_(None, "ko").get("/apis/orders").text
+    assert "<small>경로</small>" in page
 
 
 def test_keys_and_subscriptions_end_on_a_day(portal: ShopPortal) -> None:

@@ -26,7 +26,7 @@ from xds_server.portal.api.schemas import as_json
 from xds_server.portal.attempts import Attempts
 from xds_server.portal.gateway_view import GatewayView
 from xds_server.portal.generated_clients import ClientsBusy, GeneratedClients
-from xds_server.portal.pages import billing, developer, entrance, money, public, publisher, texts
+from xds_server.portal.pages import billing, developer, entrance, error_texts, money, public, publisher, texts
 from xds_server.portal.pages.markdown import html
 from xds_server.portal.pages.openid import OpenId
 from xds_server.portal.pages.visits import Visit, form_of, require_own_page, see
@@ -235,7 +235,7 @@ class _Web:
             **values,
         }
         if "message" in shown:
-            shown["message"] = texts.error(visit.language, str(shown["message"]))
+            shown["message"] = error_texts.error(visit.language, str(shown["message"]))
         content = self._templates.get_template(template).render(**shown)
         headers = {
             "content-security-policy": _policy(portal.gateway),
