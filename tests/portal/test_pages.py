@@ -314,7 +314,7 @@ def test_publishers_make_and_change_products(portal: ShopPortal) -> None:
     wrong = publisher.post(
         "/manage/products", action="add", **form, **gold, **steps | {"amount-0-1": "1.234"}
     )
-    assert (wrong.status_code, "amount-0-1: write an amount such as 29.00" in wrong.text) == (422, True)
+    assert (wrong.status_code, "Amount: write an amount such as 29.00" in wrong.text) == (422, True)
     made = publisher.post("/manage/products", action="add", **form, **gold, **steps, **{"plan-1": "free"})
     assert made.status_code == 303
     with portal.market.store.read(portal.market.actor("pub")) as now:
@@ -498,3 +498,85 @@ def test_a_product_of_the_yaml_is_changed_there(portal: ShopPortal) -> None:
         assert publisher.post("/manage/products", product=shop.id, **form).status_code == 409
     assert publisher.get(f"/manage/products/{shop.id}").status_code == 409
     assert f'value="{shop.id}"' not in publisher.get("/manage/products").text
+
+
+def _field(page: str, name: str) -> str:
+    """Return the HTML of a field."""
+    found = re.search(rf'<(input|textarea|select)\b[^>]*\bname="{name}"[^>]*>', page)
+    assert found is not None, name
+    return found[0]
+
+
+def test_a_form_that_is_rejected_keeps_what_was_typed(portal: ShopPortal) -> None:
+    ada = portal.as_("ada")
+    name, slug = 'A "quoted" <name>', "not a slug"
+    page = ada.post("/organisations", name=name, slug=slug)
+    assert (page.status_code, "Slug: write 1 to 63" in page.text) == (422, True)
+    assert 'value="A &quot;quoted&quot; &lt;name&gt;"' in _field(page.text, "name")
+    assert 'aria-invalid="true" aria-describedby="rejected"' in _field(page.text, "slug")
+    assert 'id="rejected"' in page.text
+    assert "aria-invalid" not in _field(page.text, "name")
+    assert csrf_of(page) == csrf_of(ada.get("/organisations"))
+    assert ada.post("/organisations", name=name, slug="good").status_code == 303
+
+
+def test_only_the_form_that_was_sent_is_filled(portal: ShopPortal) -> None:
+    page = portal.as_("ada", "ko").post("/account", action="token", name="", scopes="write")
+    assert page.status_code == 422
+    forms = {re.search(r'name="action" value="(\w+)"', one)[1]: one for one in re.findall(r"<form.*?</form>", page.text, re.DOTALL) if 'name="action"' in one}  # type: ignore[index] # it is there  # fmt: skip
+    assert 'value="Ada"' in _field(forms["save"], "name")
+    assert 'value=""' in _field(forms["token"], "name")
+    assert "aria-invalid" in _field(forms["token"], "name")
+    checked = re.findall(r'<input[^>]*value="(\w+)"[^>]* checked>', forms["token"])
+    assert checked == ["write"]
+
+
+def test_a_subscription_that_is_rejected_keeps_the_plan(portal: ShopPortal) -> None:
+    application = portal.market.application()
+    page = portal.as_("ada").post("/products/shop/subscribe", application=application.id, plan="gold")
+    assert page.status_code == 422
+    assert "<option selected>gold" in page.text
+    assert "Terms: accept the terms" in page.text
+    assert "aria-invalid" in _field(page.text, "accepts_terms")
+
+
+def test_a_key_with_a_wrong_end_is_mended_on_the_page_of_the_application(portal: ShopPortal) -> None:
+    market = portal.market
+    subscription = market.subscribe(market.application(), market.product())
+    page = portal.as_("ada").post(
+        f"/subscriptions/{subscription.id}/keys", slot="secondary", until="2001-01-01"
+    )
+    assert (page.status_code, "valid until: write a moment" in page.text) == (422, True)
+    marked = re.findall(r"<input[^>]*aria-invalid[^>]*>", page.text)
+    assert [('value="2001-01-01"' in one, "until-secondary" in one) for one in marked] == [(True, True)]
+    queue = portal.as_("pub").post(
+        f"/manage/subscriptions/{subscription.id}", action="expire", until="2001-01-01"
+    )
+    assert (queue.status_code, 'value="2001-01-01"' in queue.text) == (422, True)
+
+
+def test_a_product_that_is_rejected_keeps_its_prices(portal: ShopPortal) -> None:
+    form = {"slug": "new", "title": "New", "apis": "orders", "description": "Line 1\nLine 2", "plan-0": "gold", "currency-0": "EUR", "charge-0": "volume", "amount-0-0": "1", "up_to-0-0": "5", "amount-0-1": "2", "up_to-0-1": "3", "amount-0-2": "9"}  # fmt: skip
+    page = portal.as_("pub").post("/manage/products", action="add", **form)
+    assert page.status_code == 422, page.text
+    assert "aria-invalid" in _field(page.text, "up_to-0-1")
+    assert "Up to call: " in page.text
+    assert 'value="9"' in _field(page.text, "amount-0-2")
+    assert "\nLine 1\nLine 2</textarea>" in page.text
+    assert re.search(r'name="charge-0">.*?<option value="volume" selected>', page.text, re.DOTALL)
+    taken = portal.as_("pub").post(
+        "/manage/products", action="add", **{**form, "slug": "shop", "up_to-0-1": "8"}
+    )
+    assert (taken.status_code, "Slug: there is a product" in taken.text) == (409, True)
+    assert "aria-invalid" in _field(taken.text, "slug")
+
+
+def test_an_error_leads_back_to_where_it_came_from(portal: ShopPortal) -> None:
+    ada = portal.as_("ada")
+    for referer, back in (
+        (f"{portal.address}/usage?days=90", "/usage?days=90"),
+        ("https://evil.example/x", "/"),
+        (f"{portal.address}//evil.example", "/"),
+    ):
+        page = ada.client.get("/subscriptions/x/y", headers={"referer": referer})
+        assert f'<a href="{back}">Back' in page.text

@@ -49,6 +49,14 @@ def application(visit: Visit, **shown: Any) -> Response:
     )
 
 
+def application_of_subscription(visit: Visit) -> Response:
+    """The application with a subscription."""
+    with visit.marketplace.read(visit.actor) as now:
+        found = subscriptions.subscription(now, visit.path["subscription"])
+    visit.request.path_params["application"] = found.application
+    return application(visit)
+
+
 def change_application(visit: Visit) -> Response:
     """Rename or delete an application."""
     form, id_ = visit.form, visit.path["application"]

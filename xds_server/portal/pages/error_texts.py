@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from xds_server.portal.pages.texts import KOREAN
+from xds_server.marketplace.errors import MarketplaceError
+from xds_server.portal.pages.texts import KOREAN, translator
 
 _KOREAN_ERRORS: Mapping[str, str] = {
     # rights
@@ -127,6 +128,52 @@ _KOREAN_ERRORS: Mapping[str, str] = {
 _WORDS = frozenset({"state", "role"})
 """Values that are words of the portal, and not names of somebody."""
 _VALUE = re.compile(r"\\\{(\w+)\\\}")
+
+
+_LABELS: Mapping[str, str] = {
+    "accepts_terms": "Terms",
+    "amount": "Amount",
+    "apis": "APIs",
+    "approval": "Approval",
+    "charge": "What calls cost",
+    "currency": "Currency; empty if it is free of charge",
+    "description": "Description",
+    "email": "Address of mail",
+    "included": "Calls included in a month",
+    "monthly": "Amount for each month",
+    "name": "Name",
+    "note": "Note",
+    "per": "For how many calls",
+    "plan": "Plan",
+    "plans": "Plans",
+    "role": "Role",
+    "scopes": "Scopes",
+    "slug": "Slug",
+    "statuses": "Statuses that count; empty for the usual ones",
+    "summary": "Summary",
+    "terms": "Terms",
+    "text": "Text",
+    "title": "Title",
+    "until": "valid until",
+    "up_to": "Up to call",
+    "visible_to": "Organisations that see it; empty for all",
+}
+"""Labels of the fields of forms."""
+_IN_FORMS: Mapping[str, str] = {"not_after": "until", "expires": "until"}
+"""Names of fields in forms, by those of the marketplace if they differ."""
+
+
+def name_in_form(field: str) -> str:
+    """Return the name that a field of the marketplace has in forms."""
+    return _IN_FORMS.get(field, field)
+
+
+def of_form(language: str, rejected: MarketplaceError) -> str:
+    """Return the message of an error of a form after the label of the field, if that has one."""
+    name, _, _ = name_in_form(rejected.field).partition("-")
+    message = error(language, rejected.message)
+    label = _LABELS.get(name, rejected.field)
+    return f"{translator(language)(label)}: {message}" if label else message
 
 
 def error(language: str, message: str) -> str:

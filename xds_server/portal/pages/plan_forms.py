@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,10 @@ from xds_server.portal.pages import money
 
 CHARGES = ("nothing", "per_call", "graduated", "volume")
 """What calls cost: nothing, the same each, or by steps in one of their two modes."""
+_FIELD = re.compile(
+    r"plans\.(?P<plan>\d{1,3})\.(?:price\.)?(?P<key>\w+)(?:\.steps)?(?:\.(?P<step>\d{1,3}))?(?:\.(?P<part>\w+))?"
+)
+_PARTS = ("up_to", "amount", "per")
 _SPARE_STEPS = 2
 _FEWEST_STEPS = 3
 _MOST_PLANS = 50
@@ -86,6 +91,18 @@ def read(form: Mapping[str, str]) -> list[dict[str, Any]]:
         elif form.get(f"currency-{number}", "").strip():
             raise Invalid("choose the plan that has this price, or empty the currency", f"plan-{number}")
     return plans
+
+
+def name_of(field: str, form: Mapping[str, str]) -> str:
+    """Return the name that a field of a plan of the marketplace, such as ``plans.0.price.monthly``, has in a form."""
+    found = _FIELD.fullmatch(field)
+    numbers = [number for number in range(_MOST_PLANS) if form.get(f"plan-{number}", "").strip()]
+    if found is None or int(found["plan"]) >= len(numbers):
+        return field
+    number, key = numbers[int(found["plan"])], found["key"]
+    if key not in ("per_call", "tiers"):
+        return f"{key}-{number}"
+    return f"{found['part']}-{number}-{found['step'] or 0}" if found["part"] in _PARTS else f"charge-{number}"
 
 
 def _price(form: Mapping[str, str], number: int) -> dict[str, Any] | None:

@@ -26,8 +26,18 @@ _STEPS = {
 
 def queue(visit: Visit) -> Response:
     """The subscriptions, first of all those that wait for approval."""
+    return _queue(visit, visit.query.get("state", "submitted"))
+
+
+def queue_of_subscription(visit: Visit) -> Response:
+    """The subscriptions in the state of one of them."""
+    with visit.marketplace.read(visit.actor) as now:
+        found = subscriptions.subscription(now, visit.path["subscription"])
+    return _queue(visit, found.state)
+
+
+def _queue(visit: Visit, state: str) -> Response:
     visit.actor.require_publisher()
-    state = visit.query.get("state", "submitted")
     with visit.marketplace.read(visit.actor) as now:
         listed = subscriptions.subscriptions(now, state=state, wanted=visit.wanted)
         of = products.all_named(now, (one.product for one in listed.items))
@@ -60,9 +70,20 @@ def all_products(visit: Visit) -> Response:
 
 def product_form(visit: Visit) -> Response:
     """A form for a product of the portal, or for another one."""
+    return _product_form(visit, visit.path["product"])
+
+
+def rejected_product(visit: Visit) -> Response:
+    """The page with the form that changes products, or adds one."""
+    if visit.form.get("action") in ("add", "change"):
+        return _product_form(visit, visit.form.get("product", _NEW))
+    return all_products(visit)
+
+
+def _product_form(visit: Visit, wanted: str) -> Response:
     visit.actor.require_publisher()
     found = None
-    if (wanted := visit.path["product"]) != _NEW:
+    if wanted != _NEW:
         with visit.marketplace.read(visit.actor) as now:
             found = products.product(now, wanted)
         if found.source != "portal":
@@ -79,6 +100,14 @@ def product_form(visit: Visit) -> Response:
 def change_product(visit: Visit) -> Response:
     """Add, publish or retire a product, or change its prices."""
     visit.actor.require_publisher()
+    try:
+        _change_product(visit)
+    except Invalid as error:
+        raise Invalid(error.message, plan_forms.name_of(error.field, visit.form)) from None
+    return see("/manage/products")
+
+
+def _change_product(visit: Visit) -> None:
     form, action = visit.form, visit.form.get("action")
     with visit.marketplace.begin(visit.actor) as now:
         if action == "add":
@@ -95,7 +124,6 @@ def change_product(visit: Visit) -> Response:
         else:
             state = {"publish": "published", "retire": "retired"}.get(action or "", "")
             products.change_product(now, form.get("product", ""), {}, visit.gateway.offered, state=state)
-    return see("/manage/products")
 
 
 def _product(form: Mapping[str, str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from xds_server.marketplace.actor import Actor
-from xds_server.marketplace.errors import Forbidden, Invalid
+from xds_server.marketplace.errors import Forbidden, Invalid, MarketplaceError
 from xds_server.marketplace.logins import Login
 from xds_server.marketplace.pages import Wanted
 from xds_server.marketplace.store import Marketplace
@@ -26,7 +26,10 @@ MOST_FIELDS = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """A request. `form` has the fields of a POST, and `login` the session, None for a visitor."""
+    """A request. `form` has the fields of a POST, and `login` the session, None for a visitor.
+
+    `rejected` says why the form was rejected that the page shows again, and is None for other pages.
+    """
 
     request: Request
     marketplace: Marketplace
@@ -36,6 +39,7 @@ class Visit:
     language: str
     render: Callable[..., Response]
     form: Mapping[str, str] = field(default_factory=dict)
+    rejected: MarketplaceError | None = None
 
     def text(self, english: str) -> str:
         """Return a text in the language of the visit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
@@ -29,14 +30,15 @@ from xds_server.portal.generated_clients import ClientsBusy, GeneratedClients
 from xds_server.portal.pages import billing, developer, entrance, error_texts, money, public, publisher, texts
 from xds_server.portal.pages.markdown import html
 from xds_server.portal.pages.openid import OpenId
-from xds_server.portal.pages.visits import Visit, form_of, require_own_page, see
+from xds_server.portal.pages.refilled_forms import refilled
+from xds_server.portal.pages.visits import Visit, form_of, local_path, require_own_page, see
 from xds_server.usage.store import Store
 
 log = logging.getLogger(__name__)
 
 Page = Callable[[Visit], Response]
-Row = tuple[str, Page | None, Page | None]
-"""A path, and what GET and POST do there."""
+Row = tuple[str, Page | None, Page | None] | tuple[str, Page | None, Page, Page]
+"""A path, what GET and POST do there, and the page with the form for this POST if it is not that of GET."""
 _STATUSES: Mapping[type[MarketplaceError], int] = {
     NotFound: 404,
     Forbidden: 403,
@@ -95,11 +97,16 @@ def _for_everybody(door: entrance.Entrance, apis: public.ApiPages) -> tuple[Row,
 
 def _for_users(keys: developer.Keys, used: billing.BillingPages) -> tuple[Row, ...]:
     return (
-        ("/products/{product}/subscribe", None, public.subscribe),
+        ("/products/{product}/subscribe", None, public.subscribe, public.product),
         ("/applications", developer.applications, developer.add_application),
         ("/applications/{application}", developer.application, developer.change_application),
-        ("/subscriptions/{subscription}", None, developer.change_subscription),
-        ("/subscriptions/{subscription}/keys", None, keys.make),
+        (
+            "/subscriptions/{subscription}",
+            None,
+            developer.change_subscription,
+            developer.application_of_subscription,
+        ),
+        ("/subscriptions/{subscription}/keys", None, keys.make, developer.application_of_subscription),
         ("/organisations", developer.organisations, developer.add_organisation),
         ("/organisations/{organisation}", developer.organisation, developer.change_organisation),
         ("/usage", used.usage, None),
@@ -108,8 +115,13 @@ def _for_users(keys: developer.Keys, used: billing.BillingPages) -> tuple[Row, .
         ("/invoices/{statement}", billing.invoice, None),
         ("/account", developer.account, developer.change_account),
         ("/manage", publisher.queue, None),
-        ("/manage/subscriptions/{subscription}", None, publisher.decide),
-        ("/manage/products", publisher.all_products, publisher.change_product),
+        ("/manage/subscriptions/{subscription}", None, publisher.decide, publisher.queue_of_subscription),
+        (
+            "/manage/products",
+            publisher.all_products,
+            publisher.change_product,
+            publisher.rejected_product,
+        ),
         ("/manage/products/{product}", publisher.product_form, None),
         ("/manage/users", publisher.users, publisher.change_user),
         ("/manage/revenue", billing.revenue, None),
@@ -137,24 +149,39 @@ class _Web:
             "json": _json,
         }
 
-    def route(self, path: str, get: Page | None, post: Page | None, *, users: bool = False) -> Route:
-        """Return the route of a path. With `users`, visitors are sent to the login."""
-        methods = [*(["GET"] if get is not None else []), *(["POST"] if post is not None else [])]
-        return Route(path, self._endpoint(get, post, users=users), methods=methods)
+    def route(
+        self,
+        path: str,
+        get: Page | None,
+        post: Page | None,
+        again: Page | None = None,
+        *,
+        users: bool = False,
+    ) -> Route:
+        """Return the route of a path. `again` shows a form that was rejected, by default the page of GET.
 
-    def _endpoint(self, get: Page | None, post: Page | None, *, users: bool) -> Callable[[Request], Any]:
+        With `users`, visitors are sent to the login.
+        """
+        methods = [*(["GET"] if get is not None else []), *(["POST"] if post is not None else [])]
+        return Route(path, self._endpoint(get, post, again or get, users=users), methods=methods)
+
+    def _endpoint(
+        self, get: Page | None, post: Page | None, again: Page | None, *, users: bool
+    ) -> Callable[[Request], Any]:
 
         async def handle(request: Request) -> Response:
             if request.method == "POST":
                 form = await form_of(request)
                 if form is None:
                     return PlainTextResponse("send a form of at most 512 KiB\n", 413)
-                return await run_in_threadpool(self._answer, request, post, form, users)
-            return await run_in_threadpool(self._answer, request, get, {}, users)
+                return await run_in_threadpool(self._answer, request, post, form, users, again)
+            return await run_in_threadpool(self._answer, request, get, {}, users, None)
 
         return handle
 
-    def _answer(self, request: Request, page: Page | None, form: Mapping[str, str], users: bool) -> Response:
+    def _answer(
+        self, request: Request, page: Page | None, form: Mapping[str, str], users: bool, again: Page | None
+    ) -> Response:
         assert page is not None
         language = texts.chosen(
             request.cookies.get("language", ""), request.headers.get("accept-language", "")
@@ -178,8 +205,7 @@ class _Web:
                 return see(f"/login?{urlencode({'to': request.url.path})}")
             return page(visit)
         except MarketplaceError as error:
-            status = _STATUSES[type(error)]
-            return visit.page("error.html", status, message=error.message, field=error.field)
+            return _rejected(visit, error, again)
         except entrance.TooMany as bound:
             response = visit.page(
                 "error.html", 429, message=f"too many attempts; try again in {bound.seconds} s"
@@ -215,9 +241,8 @@ class _Web:
             except DatabaseFailed as failure:  # the page itself can still be read
                 log.warning("the use of a session could not be noted error=%s", failure)
         cookie = visit.request.cookies.get("language")
-        language = cookie if cookie in texts.LANGUAGES else login.user.language
-        values = {name: getattr(visit, name) for name in visit.__dataclass_fields__}
-        return Visit(**{**values, "login": login, "actor": actor, "language": language})
+        language = cookie if cookie is not None and cookie in texts.LANGUAGES else login.user.language
+        return replace(visit, login=login, actor=actor, language=language)
 
     def _render(self, visit: Visit, template: str, status: int, **values: Any) -> Response:
         portal = visit.gateway.portal
@@ -231,12 +256,19 @@ class _Web:
             "publishes": visit.actor.publishes,
             "administers": visit.actor.administers,
             "path": visit.request.url.path,
-            "field": "",
+            "rejected": "",
+            "back": _back(visit.request),
             **values,
         }
+        if visit.rejected is not None:
+            shown["rejected"] = error_texts.of_form(visit.language, visit.rejected)
+            status = _STATUSES[type(visit.rejected)]
         if "message" in shown:
             shown["message"] = error_texts.error(visit.language, str(shown["message"]))
         content = self._templates.get_template(template).render(**shown)
+        if visit.rejected is not None:
+            field = error_texts.name_in_form(visit.rejected.field)
+            content = refilled(content, visit.request.url.path, visit.form, field, "rejected")
         headers = {
             "content-security-policy": _policy(portal.gateway),
             "cache-control": "no-store",
@@ -262,6 +294,25 @@ class _Web:
         type_ = {"svg": "image/svg+xml", "png": "image/png", "webp": "image/webp"}[ending]
         headers = {"cache-control": "max-age=60", "content-security-policy": "default-src 'none'; sandbox"}
         return Response(gateway.contents[logo], media_type=type_, headers=headers)
+
+
+def _rejected(visit: Visit, error: MarketplaceError, again: Page | None) -> Response:
+    """Return the page of a form with what was typed if that can be mended there, and else a page with the error."""
+    if again is not None and isinstance(error, Invalid | Conflict):
+        try:
+            return again(replace(visit, rejected=error))
+        except MarketplaceError:
+            pass  # the person may not see this page, or no longer
+    message = error_texts.of_form(visit.language, error)
+    return visit.page("error.html", _STATUSES[type(error)], message=message)
+
+
+def _back(request: Request) -> str:
+    """Return the page of the portal that led here, and the first page if there is none."""
+    parts = urlsplit(request.headers.get("referer", ""))
+    if parts.netloc != request.headers.get("host", ""):
+        return "/"
+    return local_path(f"{parts.path}?{parts.query}" if parts.query else parts.path)
 
 
 @lru_cache(maxsize=8)
