@@ -22,7 +22,7 @@ from tests.support.shop_portal import FILES, YAML, ShopPortal, shop_portal
 from tests.support.wait import wait_for
 from xds_server.billing.amounts import of_calls
 from xds_server.gateway.model.products import Price, UnitPrice
-from xds_server.marketplace import notices, statements
+from xds_server.marketplace import logins, notices, statements
 from xds_server.marketplace.store import Marketplace
 
 pytestmark = pytest.mark.skipif(chromium.BINARY is None, reason="there is no Chromium; see make browser")
@@ -86,6 +86,7 @@ def filled(portal: ShopPortal) -> dict[str, str]:
     ]
     with market.store.begin(market.actor("adm")) as now:
         notices.add_notice(now, "Maintenance", "On **Sunday**.")
+        logins.invite(now, "new@example.com", organisation="acme", role="owner")
         invoice = statements.add(now, more, "2026-11", "EUR", lines, {"free": 9}, {})
     return {
         **PAGES,
@@ -135,6 +136,27 @@ def test_axe_finds_nothing_on_any_page(portal: ShopPortal, size: str, theme: str
                 browser.picture(PICTURES / f"{name}-{language}-{size}-{theme}.png")
         assert browser.faults == []
     assert found == {}
+
+
+@pytest.mark.parametrize(("size", "theme"), [("desktop", "light"), ("phone", "dark")])
+def test_a_form_that_is_rejected_comes_back_as_it_was(portal: ShopPortal, size: str, theme: str) -> None:
+    token = portal.as_("ada").token
+    width, height = SIZES[size]
+    with Chromium(width, height, dark=theme == "dark") as browser:
+        browser.call("Network.setCookie", name="xds_portal", value=token, url=portal.address, httpOnly=True)
+        browser.call("Network.setCookie", name="language", value="ko", url=portal.address)
+        browser.open(f"{portal.address}/organisations")
+        browser.run("document.getElementById('name').value = '새 <조직>'")
+        browser.run("document.getElementById('slug').value = '조직'")
+        browser.run("document.querySelector('form.stack button').click()")
+        wait_for(lambda: browser.run("document.getElementById('rejected') !== null"), "the form")
+        assert browser.run("document.getElementById('name').value") == "새 <조직>"
+        assert browser.run("document.getElementById('slug').value") == "조직"
+        assert browser.run("document.getElementById('slug').ariaInvalid") == "true"
+        assert browser.run("document.getElementById('rejected').textContent").startswith("슬러그: 영문")
+        assert findings(browser) == []
+        if PICTURES.name:
+            browser.picture(PICTURES / f"rejected-{size}-{theme}.png")
 
 
 def test_a_call_is_tried_from_the_page_through_the_gateway(
