@@ -16,7 +16,7 @@ from_debian = command -v $(2) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v 
 		&& { apt-get install --yes --quiet $(1) || { apt-get update --quiet && apt-get install --yes --quiet $(1); }; } >/dev/null; } \
 		|| echo "$(2) is missing, so the tests $(3) are skipped; on Debian: apt-get install $(1)"
 
-.PHONY: help setup browser prometheus kubernetes conformance demo demo-portal test unit check bench fuzz golden docs pictures site sbom protos clean
+.PHONY: help setup browser prometheus waf kubernetes conformance demo demo-portal test unit check bench fuzz golden docs pictures site sbom protos clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,9 @@ browser: ## Chromium for the tests of the console, from Debian if this is root
 prometheus: ## Prometheus for the tests of alerts and dashboard, from Debian if this is root
 	@$(call from_debian,prometheus,promtool,of alerts and dashboard)
 
+waf: $(READY) ## the OWASP Core Rule Set for the web application firewall, from a Go module if there is Go
+	@$(BIN)/python -m filters.waf.install || echo "so the tests of the web application firewall are skipped"
+
 kubernetes: $(READY) ## a Kubernetes API server for the tests, built by Go once (8 minutes), if this is root
 	@$(call from_debian,iproute2,ip,with a Kubernetes API server)
 	@$(BIN)/python -m tests.support.kubernetes.build
@@ -51,7 +54,7 @@ demo: $(READY) ## run the quickstart gateway with its two services
 demo-portal: $(READY) ## run a gateway with a developer portal and sample data
 	$(BIN)/python examples/marketplace/demo.py
 
-test: check browser prometheus kubernetes ## everything: checks, unit, golden and end-to-end tests
+test: check browser prometheus waf kubernetes ## everything: checks, unit, golden and end-to-end tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -n 2 --dist worksteal --oldest-envoy $(CORE)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --route-trees $(TREES)

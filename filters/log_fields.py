@@ -13,6 +13,8 @@ METADATA = "xds.access_log"
 """The namespace of the conditions in the metadata of a route."""
 VERSION_METADATA = "xds.gateway"
 """The namespace of the dynamic metadata with the version of the gateway."""
+WAF = "xds.waf"
+"""The namespace of the dynamic metadata of the web application firewall, written by processors."""
 STATUS = r"[1-5]xx|[1-5][0-9][0-9]"
 """A status or a class of statuses, as a regular expression."""
 LONGEST_VALUE = 1024
@@ -125,6 +127,17 @@ FIELDS = (
         "partial",
         "%RESP(X-GATEWAY-PARTIAL)%",
         "Optional calls of an [aggregate](aggregates.md) that failed, so that their answers are missing.",
+    ),
+    Field(
+        "waf_rules",
+        f"%DYNAMIC_METADATA({WAF}:rules)%",
+        "Ids of the rules of the [web application firewall](waf.md) that matched, joined by commas, at most 20.",
+    ),
+    Field("waf_score", f"%DYNAMIC_METADATA({WAF}:score)%", "The sum of their scores."),
+    Field(
+        "waf_outcome",
+        f"%DYNAMIC_METADATA({WAF}:outcome)%",
+        "What followed: `blocked`, `detected` or `passed`.",
     ),
     Field(
         "commit",

@@ -32,6 +32,7 @@ from filters.request_id import RequestId
 from filters.tracing import Tracing
 from filters.transform.policy import Fields, Transform
 from filters.validation.policy import Validate
+from filters.waf.policy import Waf
 
 POLICIES: tuple[Policy[Any], ...] = (
     Compression(),
@@ -54,6 +55,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     Concurrent(),
     PlanLimits(),
     LimitHeaders(),
+    Waf(),
     ExtProc(),
     Transform(),
     Fields(),

@@ -14,12 +14,12 @@ from google.protobuf import duration_pb2, wrappers_pb2
 from filters.model.identity import NAMESPACE
 from filters.policy import NOTHING, Context, HttpFilter, RoutePart
 from filters.policy_server import grpc_service
-from filters.processing.names import CHAIN, FILTER
+from filters.processing.names import CHAIN, FILTER, NOTES
 from filters.processing.phases import BUFFERED, Phase, mode
 from filters.processing.processor import Use, Uses
 from filters.reasons import DETAILS
 
-ORDER = ("validate", "ext_proc")
+ORDER = ("waf", "validate", "ext_proc")
 """Keys of policies that may have processors, in the order in which these process requests. Responses have the reverse."""
 _BEYOND = 64 << 10
 """Bytes of a body that Envoy buffers beyond the largest one, so that the policy server rejects it and tells the reason."""
@@ -46,6 +46,7 @@ def http_filter(longest: timedelta) -> HttpFilter:
         stat_prefix="processors",
     )
     config.metadata_options.forwarding_namespaces.untyped.append(NAMESPACE)
+    config.metadata_options.receiving_namespaces.untyped.append(NOTES)
     config.processing_mode.CopyFrom(mode({Phase.RESPONSE_HEADERS}))
     return HttpFilter(name=FILTER, config=config, dynamic=True)
 

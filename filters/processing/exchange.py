@@ -86,6 +86,7 @@ class Changes:
     status: int | None = None
     body: bytes | None = None
     next: Body | None = None
+    note: tuple[tuple[str, str], ...] = ()
 
     def applied(self, headers: Headers) -> Headers:
         """Headers as they are after these changes."""
@@ -102,6 +103,7 @@ class Changes:
         for name, value in change.add:
             self.values.setdefault(name, []).append((value, True))
         self.status = change.status or self.status
+        self.note += change.note
 
     def remove(self, name: str) -> None:
         """Remove a header."""

@@ -10,6 +10,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf import wrappers_pb2
 
 from filters.processing.exchange import GRPC, Changes, Failure
+from filters.processing.names import NOTES
 from filters.processing.phases import Body, Phase, mode
 from filters.processing.plan import side_of
 from filters.processing.values import REJECTED, Answer
@@ -39,7 +40,7 @@ def changed(kind: str, changes: Changes, phases: frozenset[Phase], *, other_mode
 
     If `other_mode`, Envoy's mode for the route is that of another version.
     """
-    if changes.body is not None:
+    if changes.body is not None or changes.note:
         return _changed(kind, changes, phases, other_mode).SerializeToString()
     if not (changes.removed or changes.values or changes.status or changes.next or other_mode):
         return UNCHANGED[kind]
@@ -84,7 +85,14 @@ def _changed(
         common.body_mutation.clear_body = True
     if changes.next is not None or (other_mode and kind.endswith("headers")):
         response.mode_override.CopyFrom(mode(phases, side_of(kind), changes.next))
+    _write(response, changes.note)
     return response
+
+
+def _write(response: pb.ProcessingResponse, note: tuple[tuple[str, str], ...]) -> None:
+    """Write values for the access log."""
+    if note:
+        response.dynamic_metadata.update({NOTES: dict(note)})
 
 
 def answered(answer: Answer) -> bytes:
@@ -99,6 +107,7 @@ def answered(answer: Answer) -> bytes:
     immediate.details = answer.reason if named else RESPONDED
     if answer.body is not None:
         immediate.body = answer.body
+    _write(response, answer.note)
     return response.SerializeToString()
 
 

@@ -72,7 +72,8 @@ class Change:
     """Changes of a message, made by `change`. Raises ValueError or TypeError for invalid changes.
 
     `headers` replace those of the same name, `add` are added beside them, and `remove` are removed first. `status` is
-    that of a response. `body` replaces the body, None keeps it. With `skip_body` the body passes unseen.
+    that of a response. `body` replaces the body, None keeps it. With `skip_body` the body passes unseen. `note` are values
+    for the access log, which only processors of our own have.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
@@ -81,6 +82,7 @@ class Change:
     status: int | None = None
     body: bytes | None = None
     skip_body: bool = False
+    note: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Raise the error in the processor that made the change, so that the traceback shows it."""
@@ -98,13 +100,15 @@ class Change:
 class Answer:
     """An answer to the client instead of the upstream's, made by `respond`. Raises ValueError or TypeError.
 
-    A `body` of None is the gateway's own problem+json (RFC 9457). `reason` is the named reason of it.
+    A `body` of None is the gateway's own problem+json (RFC 9457). `reason` is the named reason of it. `note` is as for
+    changes.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     reason: str = REJECTED
+    note: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Raise the error in the processor that made the answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
@@ -31,6 +32,11 @@ from filters.rules import RuleType, Service
 from filters.validation.names import VALIDATION
 from filters.validation.processor import load
 from filters.validation.reporting import Reporter
+from filters.waf import crs
+from filters.waf import processor as firewall
+from filters.waf.engines import Engines
+from filters.waf.names import WAF
+from filters.waf.reporting import Reporter as FirewallReporter
 from xds_server.policy_server.descriptors import Following
 
 
@@ -81,14 +87,26 @@ def _client(url: str) -> Any:
     return None if url == "memory" else connect(url)
 
 
+def _engines(loop: asyncio.AbstractEventLoop) -> Engines:
+    return Engines(crs.folder(), loop)
+
+
 def _processing(registry: CollectorRegistry) -> Service:
     validation = partial(load, report=Reporter(registry))
+    engines = cache(partial(_engines, asyncio.get_running_loop()))
+    waf = partial(firewall.load, engines=engines, reporter=FirewallReporter(registry))
     rules: tuple[tuple[RuleType, Callable[[Any], Rule]], ...] = (
         (PROCESSOR, processors.load),
         (VALIDATION, validation),
         (MOCK, mocks.load),
+        (WAF, waf),
     )
-    return Processing(registry, rules).service()
+
+    async def close() -> None:
+        if engines.cache_info().currsize:
+            await engines().close()
+
+    return dataclasses.replace(Processing(registry, rules).service(), close=close)
 
 
 def _authorization(limits: RateLimits, registry: CollectorRegistry, subscribers: bool) -> Service:
