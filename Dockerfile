@@ -7,7 +7,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY xds_server xds_server
 COPY filters filters
 COPY protos protos
-RUN pip install --no-cache-dir --constraint constraints.txt '.[postgresql]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[postgresql,waf]'
 
 # The software bill of materials (CycloneDX) of what is installed, made by a tool that is not in the image.
 FROM program AS bill

@@ -1,7 +1,8 @@
-"""Where the files of the OWASP Core Rule Set are. They are not part of this package."""
+"""Where the files of the OWASP Core Rule Set are, and whether the engine is there. Neither is part of this package."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -16,19 +17,27 @@ _VERSION = re.compile(r"OWASP_CRS/(\d+)\.(\d+)\.(\d+)")
 REMEDY = f"run make waf, or unpack a release of https://github.com/coreruleset/coreruleset and set {VARIABLE} to its folder"
 
 
-class NoRulesError(Exception):
-    """The rules are missing, or are not those of version 4. The message says what to do."""
+class NotInstalledError(Exception):
+    """The engine or the rules are missing, or the rules are not those of version 4. The message says what to do."""
+
+
+def require_engine() -> None:
+    """Raise NotInstalledError unless ModSecurity can be imported."""
+    if importlib.util.find_spec("libmodsecurity") is None:
+        raise NotInstalledError(
+            "ModSecurity is not installed; run pip install 'xds-gateway[waf]' (Linux on x86-64, or macOS on ARM64)"
+        )
 
 
 def folder() -> Path:
-    """The folder with the files of the rules. Raises NoRulesError."""
+    """The folder with the files of the rules. Raises NotInstalledError."""
     named = os.environ.get(VARIABLE)
     root = Path(named) if named else INSTALLED
     for one in (root, root / "rules", root / "rules" / "@owasp_crs"):
         if (one / _FIRST).is_file():
             _check(one)
             return one.resolve()
-    raise NoRulesError(f"the Core Rule Set is not in {root}; {REMEDY}")
+    raise NotInstalledError(f"the Core Rule Set is not in {root}; {REMEDY}")
 
 
 def version(rules: Path) -> str:
@@ -39,6 +48,6 @@ def version(rules: Path) -> str:
 
 def _check(rules: Path) -> None:
     if not version(rules).startswith("4."):
-        raise NoRulesError(
+        raise NotInstalledError(
             f"the Core Rule Set in {rules} has the version {version(rules) or '?'}, not 4; {REMEDY}"
         )

@@ -55,7 +55,7 @@ SecRule REQUEST_HEADERS:Content-Type "@rx ^(?:application(?:/soap\\+|/)|text/)xm
 SecRule REQUEST_HEADERS:Content-Type "@rx ^application/(?:[a-z0-9.-]+\\+)?json" \
     "id:200001,phase:1,t:none,t:lowercase,pass,nolog,ctl:requestBodyProcessor=JSON"
 SecRule REQBODY_ERROR "!@eq 0" \
-    "id:200002,phase:2,t:none,log,deny,status:403,msg:'The request body cannot be parsed',severity:2"
+    "id:200002,phase:2,t:none,log,deny,status:403,msg:'The request body cannot be parsed',logdata:'%{{reqbody_error_msg}}',severity:2"
 SecRule MULTIPART_STRICT_ERROR "!@eq 0" \
     "id:200003,phase:2,t:none,log,deny,status:403,msg:'The multipart request body is malformed',severity:2"
 SecRule &ARGS "@ge {MOST_ARGUMENTS}" \

@@ -40,6 +40,10 @@ class Engine:
 
     def inspect(self, asked: Inquiry) -> Verdict:
         """Inspect a request. Raises ValueError for a profile that was not loaded."""
+        return _verdict(*self.run(asked))
+
+    def run(self, asked: Inquiry) -> tuple[libmodsecurity.Transaction, bool]:
+        """Run the rules for a request: the transaction, and if they reject it. Raises ValueError as `inspect` does."""
         if asked.profile not in self._profiles:
             raise ValueError(f"the profile {asked.profile} is not loaded")
         unique = f"{asked.profile}.{next(self._numbers)}"
@@ -56,7 +60,7 @@ class Engine:
             one.process_request_body()
             found = _disrupts(one)
         one.process_logging()
-        return _verdict(one, found)
+        return one, found
 
 
 def _unheard(_line: str) -> None:
@@ -73,12 +77,20 @@ def _disrupts(one: libmodsecurity.Transaction) -> bool:
     return intervention is not None and intervention.disruptive
 
 
+def text_of(message: libmodsecurity.RuleMessage, name: str) -> str:
+    """A text of a message; empty if it has bytes of the request that are no UTF-8."""
+    try:
+        return str(getattr(message, name))
+    except UnicodeDecodeError:
+        return ""
+
+
 def _verdict(one: libmodsecurity.Transaction, found: bool) -> Verdict:
     score, matches = 0, {}
     for message in one.get_rule_messages():
         if message.rule_id == directives.SCORE:
-            told = message.message.rpartition(" ")[2]
+            told = text_of(message, "message").rpartition(" ")[2]
             score = int(told) if told.isdecimal() else 0
         elif message.rule_id not in _EVALUATION:
-            matches[message.rule_id] = Match(message.rule_id, message.message)
+            matches[message.rule_id] = Match(message.rule_id, text_of(message, "message"))
     return Verdict(found=found, score=score, matches=list(matches.values()))

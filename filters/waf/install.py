@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from filters.waf.crs import INSTALLED, VARIABLE, NoRulesError, folder, version
+from filters.waf.crs import INSTALLED, VARIABLE, NotInstalledError, folder, version
 
 MODULE = "github.com/corazawaf/coraza-coreruleset/v4@v4.25.0"
 CHECKSUM = "h1:tqFO1lfVpTiyWtlN618OXpZMfw+nnN0Q4///W5W+/HM="
@@ -64,11 +64,11 @@ def main() -> int:
     """Install the rules unless they are there, and say where they are."""
     try:
         found = folder()
-    except NoRulesError:
+    except NotInstalledError:
         try:
             install()
             found = folder()
-        except (CannotInstallError, NoRulesError) as error:
+        except (CannotInstallError, NotInstalledError) as error:
             sys.stderr.write(
                 f"the Core Rule Set could not be installed: {error}; install Go 1.23 or later, or unpack a release of "
                 f"https://github.com/coreruleset/coreruleset and set {VARIABLE} to its folder\n"

@@ -12,7 +12,7 @@ from filters.processing.phases import Phase
 from filters.processing.processor import Processor
 from filters.processing.values import Answer, Change, Outcome, Outcomes, Request
 from filters.rules import Refused
-from filters.waf.crs import NoRulesError
+from filters.waf.crs import NotInstalledError
 from filters.waf.engines import EngineError, Engines, Profile
 from filters.waf.frames import Inquiry, Verdict
 from filters.waf.names import BLOCKED, TITLES, UNAVAILABLE, WafSource
@@ -134,7 +134,7 @@ def load(message: rules_pb2.Waf, engines: Callable[[], Engines], reporter: Repor
     source = msgspec.json.decode(message.content, type=WafSource)
     try:
         found = engines()
-    except NoRulesError as error:
+    except NotInstalledError as error:
         raise Refused(str(error)) from None
     processor = Firewall(found.profile(message.name, source), found, reporter)
     return FirewallRule(message.name, processor, source.phases)

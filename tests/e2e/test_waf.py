@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from filters.waf.crs import NoRulesError, folder
+from filters.waf.crs import NotInstalledError, folder, require_engine
 from tests.support.backend import Backend
 from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
@@ -22,8 +22,9 @@ from tests.support.wait import wait_for
 
 def _missing() -> str:
     try:
+        require_engine()
         folder()
-    except NoRulesError as error:
+    except NotInstalledError as error:
         return str(error)
     return ""
 

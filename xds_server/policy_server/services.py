@@ -88,6 +88,7 @@ def _client(url: str) -> Any:
 
 
 def _engines(loop: asyncio.AbstractEventLoop) -> Engines:
+    crs.require_engine()
     return Engines(crs.folder(), loop)
 
 
