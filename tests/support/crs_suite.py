@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,17 @@ FIRST_OF_RESPONSES = 949_000
 _SETTINGS = """
 SecRuleEngine DetectionOnly
 SecAction "id:900005,phase:1,nolog,pass,\
-setvar:tx.crs_validate_utf8_encoding=1,setvar:tx.arg_name_length=100,setvar:tx.arg_length=400,\
+setvar:tx.blocking_paranoia_level=PARANOIA,setvar:tx.crs_validate_utf8_encoding=1,setvar:tx.arg_name_length=100,setvar:tx.arg_length=400,\
 setvar:tx.total_arg_length=64000,setvar:tx.max_num_args=255,setvar:tx.max_file_size=64100,\
 setvar:tx.combined_file_sizes=65535,\
 setvar:'tx.allowed_methods=GET HEAD POST OPTIONS',\
 setvar:'tx.allowed_request_content_type=|application/x-www-form-urlencoded| |multipart/form-data| |text/xml| \
 |application/xml| |application/soap+xml| |application/json|'"
 """
+
+
+Message = tuple[int, str, str]
+"""A rule that matched: its id, its message and its data, as they stand in a line of a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +52,19 @@ class Case:
     inquiry: Inquiry
     log: Mapping[str, Any]
 
-    def holds(self, engine: Engine) -> bool:
+    def holds(self, messages: Sequence[Message]) -> bool:
         """True if the rules that match, and what they log, are as expected."""
-        messages = engine.run(self.inquiry)[0].get_rule_messages()
-        matched = {one.rule_id for one in messages}
-        log, text = self.log, "\n".join(map(_line, messages))
+        matched = {rule for rule, _, _ in messages}
+        log, text = (
+            self.log,
+            "\n".join(f'[id "{rule}"] [msg "{message}"] [data "{data}"]' for rule, message, data in messages),
+        )
         return (
             matched.issuperset(log.get("expect_ids", ()))
             and matched.isdisjoint(log.get("no_expect_ids", ()))
             and ("match_regex" not in log or re.search(log["match_regex"], text, re.DOTALL) is not None)
             and ("no_match_regex" not in log or re.search(log["no_match_regex"], text, re.DOTALL) is None)
         )
-
-
-def _line(message: Any) -> str:
-    """The parts of a line of ModSecurity's log that tests look at."""
-    data = text_of(message, "data")
-    return f'[id "{message.rule_id}"] [msg "{message.message}"] [data "{data}"]'
 
 
 def missing() -> str:
@@ -128,10 +128,15 @@ def _of_bytes(request: bytes) -> Inquiry:
     )
 
 
+def settings(paranoia: int = 4) -> str:
+    """The directives before the rules."""
+    return directives.first({}) + _SETTINGS.replace("PARANOIA", str(paranoia))
+
+
 def engine() -> Engine:
     """The engine with the settings of the suite."""
     made = Engine(folder())
-    made.load({PROFILE: SOURCE}, directives.first({PROFILE: SOURCE}) + _SETTINGS)
+    made.load({PROFILE: SOURCE}, settings())
     return made
 
 
@@ -160,7 +165,9 @@ def run() -> Score:
     made, level = engine(), levels(folder())
     score = Score(Counter(), Counter(), [])
     for case in cases():
-        of, holds = level.get(case.rule, 1), case.holds(made)
+        messages = made.run(case.inquiry)[0].get_rule_messages()
+        matched = [(one.rule_id, text_of(one, "message"), text_of(one, "data")) for one in messages]
+        of, holds = level.get(case.rule, 1), case.holds(matched)
         score.tests[of] += 1
         score.held[of] += holds
         if not holds:
