@@ -98,6 +98,7 @@ def _exclusion(one: Excluded) -> str:
 def spaced(rules: str) -> str:
     """A file of rules that ModSecurity 3 can read.
 
-    It takes a rule for the actions of the one before, if that is the last of a chain, has none and no empty line follows.
+    It takes a rule for the actions of the one before, if that is the last of a chain, has none and no empty line follows
+    (findings/libmodsecurity-rule-without-actions.sh).
     """
     return rules.replace("\nSec", "\n\nSec")

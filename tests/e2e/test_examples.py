@@ -30,6 +30,7 @@ import websockets.sync.client
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.backend import Backend
+from tests.support.firewall import needs_rules
 from tests.support.ports import free_port
 from tests.support.running import Running
 from tests.support.wait import wait_for
@@ -471,6 +472,20 @@ def test_processors(start: Start, pair: tuple[Backend, Backend]) -> None:
     assert report.json()["path"] == "/reports"
     assert report.headers["x-bytes"] == str(len(report.content))
     example.running.says(f"bytes={len(report.content)}")
+
+
+@needs_rules
+def test_waf(start: Start, pair: tuple[Backend, Backend]) -> None:
+    example = start("waf", SERVICE_ADDRESS=pair[0].address)
+    host, attack = {"host": "shop.example.com"}, {"q": "1' OR '1'='1"}
+    example.until("/search", params={"q": "red shoes"}, headers=host)
+    blocked = example.get("/search", params=attack, headers=host)
+    assert (blocked.status_code, blocked.json()["rules"]) == (403, [942100])
+    assert example.get("/reports", params=attack, headers=host).status_code == 200
+    article = {"text": "<script>alert(1)</script>"}
+    assert httpx.post(f"{example.url}/articles", json=article, headers=host).status_code == 200
+    titled = httpx.post(f"{example.url}/articles", json={"title": article["text"]}, headers=host)
+    assert titled.status_code == 403
 
 
 def test_marketplace(start: Start, pair: tuple[Backend, Backend]) -> None:

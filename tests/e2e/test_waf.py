@@ -14,22 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from filters.waf.crs import NotInstalledError, folder, require_engine
+from filters.waf.crs import VARIABLE
 from tests.support.backend import Backend
+from tests.support.firewall import needs_rules
 from tests.support.policy_server import Stack, Stacks
 from tests.support.wait import wait_for
 
-
-def _missing() -> str:
-    try:
-        require_engine()
-        folder()
-    except NotInstalledError as error:
-        return str(error)
-    return ""
-
-
-pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing())
+pytestmark = needs_rules
 
 SQL = {"id": "1' OR '1'='1"}
 SCRIPT = {"text": "<script>alert(1)</script>"}
@@ -231,7 +222,7 @@ def test_a_policy_server_that_is_down_follows_on_error(tmp_path: Path, backend: 
 
 def test_rules_change_without_a_lost_request(tmp_path: Path, backend: Backend) -> None:
     with Stacks(tmp_path) as stacks:
-        stack = stacks.start(YAML, echo=backend.address)
+        stack = stacks.start(YAML, echo=backend.address, arguments=("--workers", "2"))
         seen: list[tuple[int, str]] = []
         done = threading.Event()
 
@@ -258,3 +249,13 @@ def test_rules_change_without_a_lost_request(tmp_path: Path, backend: Backend) -
             for one in threads:
                 one.join()
     assert set(seen) == {PASSED}
+
+
+def test_a_policy_server_without_rules_says_what_to_do(
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
+    with Stacks(tmp_path) as stacks:
+        stack = stacks.start(ON_ERROR, echo=backend.address)
+        assert _outcome(_get(stack, "/closed")) == (500, "processor_missing")
+        assert "run make waf" in str(stack.policy_server.status()["refused"])

@@ -14,18 +14,8 @@ from filters.waf import crs, install
 from filters.waf.engines import EngineError, Engines
 from filters.waf.frames import Inquiry
 from filters.waf.names import Excluded, WafSource
+from tests.support.firewall import needs_rules
 
-
-def _missing() -> str:
-    try:
-        crs.require_engine()
-        crs.folder()
-    except crs.NotInstalledError as error:
-        return str(error)
-    return ""
-
-
-needs_rules = pytest.mark.skipif(bool(_missing()), reason=_missing())
 HEADERS = [("host", "api.example.com"), ("user-agent", "tests"), ("accept", "*/*")]
 
 
