@@ -17,6 +17,8 @@ FIRST_PROFILE = 100_000
 """The id of the rule of the first profile."""
 MOST_ARGUMENTS = 1_000
 """Arguments, or values of a JSON body, of which a request with more is rejected. Each costs time in every rule."""
+LONGEST = 16 << 10
+"""Bytes of a value. The time of the rules for one value grows with the square of its length."""
 METHODS = "GET HEAD POST OPTIONS PUT PATCH DELETE"
 CONTENT_TYPES = (
     "application/x-www-form-urlencoded",
@@ -65,6 +67,13 @@ setvar:tx.crs_setup_version=4000,\
 setvar:'tx.allowed_methods={METHODS}',\
 setvar:'tx.allowed_request_content_type={" ".join(f"|{one}|" for one in CONTENT_TYPES)}'"
 """
+_BOUNDS = f"""
+SecRule REQUEST_HEADERS|REQUEST_URI "@gt {LONGEST}" \
+    "id:200009,phase:1,t:none,t:length,log,deny,status:403,msg:'A header or the URL is too long to be inspected',severity:2"
+SecRule ARGS|XML:/* "@gt {LONGEST}" \
+    "id:200008,phase:2,t:none,t:length,log,deny,status:403,msg:'An argument is too long to be inspected',severity:2"
+"""
+"""Directives behind the profiles, which may exclude them."""
 LAST = f"""
 SecAction "id:{SCORE},phase:5,pass,t:none,log,msg:'score %{{tx.blocking_inbound_anomaly_score}}'"
 """
@@ -77,7 +86,7 @@ def first(profiles: Mapping[str, WafSource]) -> str:
         _profile(FIRST_PROFILE + number, name, source)
         for number, (name, source) in enumerate(sorted(profiles.items()))
     )
-    return _ALL + "\n".join(rules) + "\n"
+    return _ALL + "\n".join(rules) + "\n" + _BOUNDS
 
 
 def _profile(number: int, name: str, source: WafSource) -> str:

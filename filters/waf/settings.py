@@ -14,11 +14,12 @@ from filters.waf.names import WAF, Excluded, WafSource
 
 FIRST_RULE, LAST_RULE = 910_000, 948_999
 """The ids of the rules of the Core Rule Set that look at requests. Others prepare these, or compare the score."""
-OF_BODIES = (200_002, 200_003, 200_007)
-"""The ids of rules beside the Core Rule Set: the body cannot be parsed, is malformed, or has too many arguments."""
+BESIDE = (200_002, 200_003, 200_007, 200_008, 200_009)
+"""The ids of rules beside the Core Rule Set: the body cannot be parsed, is malformed, has too many arguments or too long ones;
+a header or the URL is too long."""
 LARGEST_BODY = 3 << 20
 """Bytes of the largest body: a message to the policy server has at most 4 MiB."""
-DEFAULT_BODY = 128 << 10
+DEFAULT_BODY = 64 << 10
 MARGIN = timedelta(milliseconds=500)
 """Time beyond `timeout` after which the call as a whole is given up; until then the processor itself responds."""
 _TAG = r"[A-Za-z0-9_./-]+"
@@ -33,7 +34,7 @@ class Exclusion:
     """
 
     SHORTHAND: ClassVar[Shorthand] = Shorthand(
-        (int,), "the id of a rule", {"type": "integer", "minimum": OF_BODIES[0], "maximum": LAST_RULE}
+        (int,), "the id of a rule", {"type": "integer", "minimum": BESIDE[0], "maximum": LAST_RULE}
     )
     rule: int | None = option("The id of a rule, as the access log shows it.", default=None)
     tag: str | None = option(
@@ -68,11 +69,11 @@ class Exclusion:
 
 def _looks(rule: int) -> bool:
     """True for a rule that looks at requests."""
-    return FIRST_RULE <= rule <= LAST_RULE or rule in OF_BODIES
+    return FIRST_RULE <= rule <= LAST_RULE or rule in BESIDE
 
 
 def _no_rule(rule: int) -> Mistake:
-    ids = f"{FIRST_RULE} to {LAST_RULE}, and {', '.join(map(str, OF_BODIES))}"
+    ids = f"{FIRST_RULE} to {LAST_RULE}, and {', '.join(map(str, BESIDE))}"
     return Mistake(
         f"no rule that looks at requests has this id; they have {ids}",
         "write an id that the access log shows",

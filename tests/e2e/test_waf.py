@@ -38,6 +38,7 @@ routes:
   strict: {path: /strict, upstream: echo, policies: {waf: {paranoia: 4}}}
   lax: {path: /lax, upstream: echo, policies: {waf: {threshold: 100}}}
   small: {path: /small, upstream: echo, policies: {waf: {max_body: 1KB}}}
+  long: {path: /long, upstream: echo, policies: {waf: {exclude: [{tag: OWASP_CRS, target: "ARGS:json.text"}, {rule: 200008, target: "ARGS:json.text"}]}}}
   headers: {path: /headers, upstream: echo, policies: {waf: {body: false}}}
   socket: {path: /socket, upstream: echo, websocket: true, policies: {waf: {body: false}}}
   local: {path: /local, respond: {status: 200, body: here}}
@@ -129,6 +130,18 @@ def test_a_body_above_the_limit_is_rejected(stack: Stack) -> None:
     response = stack.request("POST", "/small", headers=HOST, json={"text": "x" * 2_000})
     assert _outcome(response) == (413, "body_too_large")
     assert _outcome(stack.request("POST", "/small", headers=HOST, json={"text": "x" * 500})) == PASSED
+
+
+def test_a_value_that_would_take_too_long_is_rejected(stack: Stack) -> None:
+    text = {"text": "a word " * 5_000}
+    response = stack.request("POST", "/blocks", headers=HOST, json=text)
+    assert (_outcome(response), response.json()["rules"]) == (BLOCKED, [200008])
+    assert _outcome(stack.request("POST", "/long", headers=HOST, json=text)) == PASSED
+    assert (
+        _outcome(stack.request("POST", "/long", headers=HOST, json={"title": SQL["id"], **text})) == BLOCKED
+    )
+    response = stack.get("/blocks", headers={**HOST, "x-long": "a" * 17_000})
+    assert (_outcome(response), response.json()["rules"]) == (BLOCKED, [200009])
 
 
 def test_an_http2_body_without_a_length_passes(stack: Stack) -> None:
