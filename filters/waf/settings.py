@@ -23,7 +23,33 @@ DEFAULT_BODY = 64 << 10
 MARGIN = timedelta(milliseconds=500)
 """Time beyond `timeout` after which the call as a whole is given up; until then the processor itself responds."""
 _TAG = r"[A-Za-z0-9_./-]+"
-_TARGET = r"[A-Z_]+(:[A-Za-z0-9_.\[\]-]+)?"
+_COLLECTIONS = (
+    "ARGS",
+    "ARGS_GET",
+    "ARGS_GET_NAMES",
+    "ARGS_NAMES",
+    "ARGS_POST",
+    "ARGS_POST_NAMES",
+    "FILES",
+    "FILES_NAMES",
+    "MULTIPART_PART_HEADERS",
+    "REQUEST_COOKIES",
+    "REQUEST_COOKIES_NAMES",
+    "REQUEST_HEADERS",
+    "REQUEST_HEADERS_NAMES",
+)
+_SCALARS = (
+    "QUERY_STRING",
+    "REQUEST_BASENAME",
+    "REQUEST_BODY",
+    "REQUEST_FILENAME",
+    "REQUEST_LINE",
+    "REQUEST_URI",
+    "REQUEST_URI_RAW",
+    r"XML:/\*",
+)
+_TARGET = rf"({'|'.join(_COLLECTIONS)})(:[A-Za-z0-9_.\[\]-]+)?|{'|'.join(_SCALARS)}"
+"""The variables of ModSecurity that rules for requests look at. A name selects an entry of a collection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +91,11 @@ class Exclusion:
             yield Mistake(wrong.message, wrong.remedy, path=("rule",), value=self.rule)
         if (self.rule is None) == (self.tag is None):
             yield Mistake("exactly one of 'rule' and 'tag' is needed", "write {rule: 942100}")
+
+    def variable(self) -> str | None:
+        """The target as the engine knows it. Envoy gives the names of headers in lower case."""
+        collection, found, name = (self.target or "").partition(":")
+        return f"{collection}:{name.lower()}" if found and collection == "REQUEST_HEADERS" else self.target
 
 
 def _looks(rule: int) -> bool:
@@ -151,7 +182,7 @@ class WafSettings:
             lenient=self.on_error == "allow",
             timeout=self.timeout.total_seconds(),
             body=self.body,
-            exclude=tuple(Excluded(one.rule, one.tag, one.target) for one in self.exclude),
+            exclude=tuple(Excluded(one.rule, one.tag, one.variable()) for one in self.exclude),
         )
 
     def uses(self, context: Context) -> tuple[Use, ...]:

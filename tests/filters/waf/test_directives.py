@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from filters.waf import directives
 from filters.waf.names import Excluded, WafSource
+from filters.waf.settings import Exclusion, WafSettings
 
 
 def _source(*exclude: Excluded, paranoia: int = 1) -> WafSource:
@@ -36,6 +37,11 @@ def test_exclusions_are_controls() -> None:
         ",ctl:ruleRemoveById=942100,ctl:ruleRemoveByTag=attack-xss,ctl:ruleRemoveTargetById=942100;ARGS:text,"
         'ctl:ruleRemoveTargetByTag=attack-rce;REQUEST_COOKIES"'
     )
+
+
+def test_names_of_headers_are_in_lower_case() -> None:
+    settings = WafSettings(exclude=(Exclusion(rule=942100, target="REQUEST_HEADERS:X-Note"),))
+    assert settings.source().exclude == (Excluded(942100, None, "REQUEST_HEADERS:x-note"),)
 
 
 def test_equal_settings_have_one_name() -> None:
