@@ -211,7 +211,7 @@ def test_the_usage_server_opens_the_database_of_the_file() -> None:
     theirs = SERVICES["postgres"]["environment"]
     assert found.groups() == (theirs["POSTGRES_USER"], theirs["POSTGRES_DB"])
     assert SERVICES["usage-server"]["environment"]["PGPASSWORD"] == theirs["POSTGRES_PASSWORD"]
-    assert "'.[postgresql]'" in DOCKERFILE
+    assert "'.[postgresql,waf]'" in DOCKERFILE
 
 
 @pytest.mark.parametrize("name", ["usage-server", "composer"])
