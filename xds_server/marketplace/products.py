@@ -145,6 +145,8 @@ def _with_used_plans(transaction: Transaction, before: Product, new: Mapping[str
     They have their limits no longer if the YAML has no such plan, but their prices, and take no new subscription by itself.
     """
     written = {one["plan"] for one in new["plans"]}
+    if all(one.plan in written for one in before.plans):
+        return new  # as nearly always; what is below looks through all subscriptions of the product
     used = {*subscribers.plans_in_use(transaction, before.id), *_unbilled(transaction, before)} - written
     kept = [{**asdict(one), "approval": "manual"} for one in before.plans if one.plan in used]
     return {**new, "plans": [*new["plans"], *kept]} if kept else new
