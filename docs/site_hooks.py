@@ -1,4 +1,7 @@
-"""What mkdocs does for the site beyond its own parts: the navigation by folders, and links to files outside of docs/."""
+"""What mkdocs does for the site beyond its own parts.
+
+The navigation by folders, links to files outside of docs/, and the language of pages.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ SECTIONS = {
     "Reference": "reference",
     "Explanation": "explanation",
     "Decisions": "decisions",
+    "한국어": "ko",
 }
 """The tabs of the site, by the folders of their pages."""
 FIRST = ("README.md", "architecture.md", "glossary.md", "style.md")
@@ -26,7 +30,7 @@ def on_config(config: Any) -> Any:
     config.nav = [
         {"Start": list(FIRST)},
         *(
-            {title: sorted(one.relative_to(docs).as_posix() for one in (docs / folder).glob("*.md"))}
+            {title: sorted(one.relative_to(docs).as_posix() for one in (docs / folder).rglob("*.md"))}
             for title, folder in SECTIONS.items()
         ),
     ]
@@ -44,3 +48,10 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{path})" if config.repo_url else text
 
     return _LINK.sub(outside, markdown)
+
+
+def on_post_page(output: str, *, page: Any, config: Any) -> str:
+    """Give Korean pages their language, which browsers and screen readers choose fonts and voices by."""
+    if not page.file.src_uri.startswith("ko/"):
+        return output
+    return output.replace('<html lang="en"', '<html lang="ko"', 1)

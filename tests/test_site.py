@@ -61,3 +61,10 @@ def test_links_to_other_files_lead_to_the_repository(site: Path, tmp_path: Path)
         'href="https://git.example.com/team/gateway/blob/main/examples/graphql/README.md"'
         in (made / page).read_text()
     )
+
+
+def test_korean_pages_have_a_tab_and_their_language(site: Path) -> None:
+    assert '<html lang="ko"' in (site / "ko" / "tutorials" / "first-gateway" / "index.html").read_text()
+    start = (site / "index.html").read_text()
+    assert '<html lang="en"' in start
+    assert re.search(r'<a href="ko/" class="md-tabs__link">\s*한국어\s*</a>', start)
