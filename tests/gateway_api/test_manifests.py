@@ -19,6 +19,12 @@ metadata: {name: web}
 spec: {gatewayClassName: any, listeners: [{name: http, port: 80, protocol: HTTP}]}
 ---
 """
+SECURITY_POLICY = """\
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: keys}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}], apiKeyAuth: {}}
+"""
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: users}\nspec: {ports: [{port: 80}]}\n---\n"
 
 
@@ -60,6 +66,13 @@ def _problems(text: str, gateway: Key | None = None) -> list[str]:
             ),
         ),
         (
+            GATEWAY + SECURITY_POLICY,
+            (
+                "a.yaml:7:7: warning: SecurityPolicy/keys.kind: the SecurityPolicy of gateway.envoyproxy.io has no effect here, "
+                "and its targets are served without it; write what it does as a GatewayPolicy, and remove it from the folder"
+            ),
+        ),
+        (
             SERVICE,
             (
                 "error: there is no Gateway and no IngressClass of this controller; add one, or correct gatewayClassName "
@@ -98,6 +111,23 @@ def _problems(text: str, gateway: Key | None = None) -> list[str]:
 )
 def test_a_mistake_is_told_with_its_place(text: str, problem: str) -> None:
     assert _problems(text)[0] == problem
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("{targetRef: {group: gateway.networking.k8s.io, kind: HTTPRoute, name: a}}", True),
+        ("{targetSelectors: [{kind: HTTPRoute, matchLabels: {a: b}}]}", True),
+        ("{targetRef: {apiVersion: apps/v1, kind: Deployment, name: a}}", False),
+        ("{targetRefs: [a]}", False),
+        ("[]", False),
+    ],
+)
+def test_only_what_attaches_to_gateways_and_routes_is_a_policy(spec: str, told: bool) -> None:
+    other = f"apiVersion: example.com/v1\nkind: Other\nmetadata: {{name: a}}\nspec: {spec}\n"
+    assert [one.partition(": the ")[2][:20] for one in _problems(GATEWAY + other)] == (
+        ["Other of example.com"] if told else []
+    )
 
 
 def test_one_of_several_gateways_is_chosen() -> None:

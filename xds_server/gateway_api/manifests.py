@@ -20,6 +20,9 @@ from xds_server.gateway_api.translation import Translation
 _SERVED = {
     group: sorted(one.name for one in KINDS if one.group == group) for group in (GROUP, policy_specs.GROUP)
 }
+_SELECTORS = "targetSelectors"
+"""Of Envoy Gateway: targets by their labels. The group may be left out."""
+_TARGETS = ("targetRef", "targetRefs", _SELECTORS)
 _OF_LISTENERS = ("ListenersNotValid", "ListenersNotResolved")
 """Reasons that sum up conditions of listeners."""
 
@@ -93,7 +96,29 @@ def _object(part: Part, path: Path, value: Any, problems: Problems) -> Object[An
                 severity="warning" if group == GROUP else "error",
             )
         )
+    elif _is_policy(value):
+        problems.append(
+            Problem(
+                path=(*path, "kind"),
+                message=f"the {value['kind']} of {group} has no effect here, and its targets are served without it",
+                remedy="write what it does as a GatewayPolicy, and remove it from the folder",
+                severity="warning",
+            )
+        )
     return None
+
+
+def _is_policy(value: Mapping[str, Any]) -> bool:
+    """True if an object of another controller attaches to Gateways or routes, as GEP-713 says."""
+    spec = value.get("spec")
+    if not isinstance(spec, dict):
+        return False
+    for key in _TARGETS:
+        targets = spec.get(key)
+        for one in targets if isinstance(targets, list) else [targets]:
+            if isinstance(one, dict) and one.get("group", GROUP if key == _SELECTORS else None) == GROUP:
+                return True
+    return False
 
 
 def _placed(problem: Problem, part: Part, path: Path, value: Any) -> Problem:
