@@ -174,55 +174,39 @@ class Reader:
 
     def _in_context(self, sections: Sections, sources: Mapping[DataSource, bytes]) -> Context:
         """Return the objects that policies may refer to. It is the same object as before if none changed."""
-        upstreams, old = frozenset(sections.upstreams), self._context
-        http2 = frozenset(
-            name for name, one in sections.upstreams.items() if one.protocol in ("http2", "grpc")
-        )
-        trailers = any(one.receives_trailers for one in sections.upstreams.values())
-        series = _series_until(sections)
-        apis = {route: name for name, api in sections.catalog.items() for route in api.routes}
-        lifecycles = lifecycle.headers(sections.catalog, sections.portal)
-        mocked = mocks.by_route(sections)
-        costs = {
-            name: one.graphql.limits.most_cost
-            for name, one in sections.routes.items()
-            if one.graphql is not None
+        old = self._context
+        kept: dict[str, Any] = {  # what is the same object as before if nothing in it changed
+            "providers": sections.identity,
+            "consumers": sections.consumers,
+            "plans": sections.plans,
+            "errors": sections.errors,
         }
-        if (
-            old is None
-            or old.providers is not sections.identity
-            or old.consumers is not sections.consumers
-            or old.plans is not sections.plans
-            or old.upstreams != upstreams
-            or old.http2 != http2
-            or old.contents != sources
-            or old.trailers != trailers
-            or old.errors is not sections.errors
-            or old.series_until != series
-            or old.apis != apis
-            or old.subscribers != sections.portal.declared
-            or old.lifecycles != lifecycles
-            or old.mocks != mocked
-            or old.graphql_costs != costs
-        ):
-            self._context = Context(
-                providers=sections.identity,
-                consumers=sections.consumers,
-                plans=sections.plans,
-                upstreams=upstreams,
-                http2=http2,
-                contents=old.contents if old is not None and old.contents == sources else sources,
-                trailers=trailers,
-                errors=sections.errors,
-                series_until=series,
-                subscribers=sections.portal.declared,
-                apis=old.apis if old is not None and old.apis == apis else apis,
-                lifecycles=(
-                    old.lifecycles if old is not None and old.lifecycles == lifecycles else lifecycles
-                ),
-                mocks=old.mocks if old is not None and old.mocks == mocked else mocked,
-                graphql_costs=old.graphql_costs if old is not None and old.graphql_costs == costs else costs,
-            )
+        made: dict[str, Any] = {  # what is made again each time
+            "upstreams": frozenset(sections.upstreams),
+            "http2": frozenset(
+                name for name, one in sections.upstreams.items() if one.protocol in ("http2", "grpc")
+            ),
+            "contents": sources,
+            "trailers": any(one.receives_trailers for one in sections.upstreams.values()),
+            "series_until": _series_until(sections),
+            "subscribers": sections.portal.declared,
+            "apis": {route: name for name, api in sections.catalog.items() for route in api.routes},
+            "lifecycles": lifecycle.headers(sections.catalog, sections.portal),
+            "mocks": mocks.by_route(sections),
+            "graphql_costs": {
+                name: one.graphql.limits.most_cost
+                for name, one in sections.routes.items()
+                if one.graphql is not None
+            },
+        }
+        if old is not None:
+            made = {
+                name: before if (before := getattr(old, name)) == value else value
+                for name, value in made.items()
+            }
+        found = {**kept, **made}
+        if old is None or any(getattr(old, name) is not value for name, value in found.items()):
+            self._context = Context(**found)
         assert self._context is not None, "made above if there was none"
         return self._context
 
