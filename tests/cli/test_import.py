@@ -10,7 +10,8 @@ from tests.gateway_api.test_cases import manifests
 from xds_server.cli import gateways
 from xds_server.cli.main import main
 from xds_server.control_plane.compiler import Compiler
-from xds_server.sources.gateway_folder import ManifestState, read_gateway
+from xds_server.sources.gateway_folder import read_gateway
+from xds_server.sources.manifest_folder import ManifestState
 
 ROUTE = """
 apiVersion: gateway.networking.k8s.io/v1

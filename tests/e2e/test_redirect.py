@@ -28,7 +28,7 @@ from xds_server.gateway_api.mesh import mesh_key, with_mesh
 from xds_server.gateway_api.translation import translate
 from xds_server.sidecar.injection import USER
 from xds_server.sidecar.redirect import Redirect
-from xds_server.sources.gateway_folder import ManifestState
+from xds_server.sources.manifest_folder import ManifestState
 from xds_server.translate.readable import plain
 from xds_server.translate.static import bootstrap
 

@@ -16,7 +16,7 @@ from xds_server.gateway_api.manifests import Manifests
 from xds_server.gateway_api.mesh import mesh_key, with_mesh
 from xds_server.gateway_api.mesh_tls import SECRET, SERVER_NAME, MeshTrust
 from xds_server.gateway_api.translation import translate
-from xds_server.sources.gateway_folder import ManifestState
+from xds_server.sources.manifest_folder import ManifestState
 
 MANIFESTS = (Path(__file__).with_name("cases") / "mesh.in.yaml").read_text()
 POLICY = """

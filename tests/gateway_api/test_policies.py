@@ -16,7 +16,7 @@ from tests.support.cluster_objects import cluster_of
 from xds_server.control_plane.compiler import Compiler
 from xds_server.controller.served import ServedGateway
 from xds_server.gateway_api.translation import Translation, translate
-from xds_server.sources.gateway_folder import ManifestState
+from xds_server.sources.manifest_folder import ManifestState
 
 WEB = ("infra", "web")
 GATEWAY = """

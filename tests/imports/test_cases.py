@@ -22,7 +22,7 @@ from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
 from xds_server.imports.coverage import table
 from xds_server.imports.kinds import FILE, NGINX, Imported, import_files
-from xds_server.sources.gateway_folder import ManifestState
+from xds_server.sources.manifest_folder import ManifestState
 
 CASES = Path(__file__).with_name("cases")
 NAMES = sorted(one.name for one in CASES.iterdir())

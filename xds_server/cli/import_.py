@@ -16,7 +16,8 @@ from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, UnreadableFolder, WrongUsage
 from xds_server.imports.coverage import table
 from xds_server.imports.kinds import FILE, KINDS, NGINX, import_files
-from xds_server.sources.gateway_folder import ManifestState, read_gateway
+from xds_server.sources.gateway_folder import read_gateway
+from xds_server.sources.manifest_folder import ManifestState
 
 _KUBERNETES = "kubernetes"
 _WIDTH = 110

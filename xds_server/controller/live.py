@@ -18,7 +18,7 @@ from xds_server.kubernetes.api_client import ApiClient
 from xds_server.kubernetes.api_errors import Forbidden, NotFound
 from xds_server.kubernetes.kubeconfig import read_kubeconfig
 from xds_server.kubernetes.resources import Object as Value
-from xds_server.sources.gateway_folder import ManifestState, state_of
+from xds_server.sources.manifest_folder import ManifestState, state_of
 
 
 async def read_live(context: str | None, gateway: Key | None) -> ManifestState:

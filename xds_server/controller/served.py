@@ -22,7 +22,7 @@ from xds_server.gateway_api.gateway_files import GatewayFiles, Renderer
 from xds_server.gateway_api.mesh import pods_upstream
 from xds_server.gateway_api.objects import Key, Object, ServiceSpec, SliceSpec
 from xds_server.gateway_api.upstreams import ServiceUpstream, endpoints
-from xds_server.sources.gateway_folder import ManifestState
+from xds_server.sources.manifest_folder import ManifestState
 from xds_server.translate import names, secrets, tls
 from xds_server.translate.endpoints import load_assignment
 from xds_server.translate.pod_chains import with_pods
