@@ -72,12 +72,18 @@ class Rule(Protocol):
 
 
 class OwnRule:
-    """The rule of a processor of our own, whose methods are plain functions that never wait and keep no state."""
+    """The rule of a processor of our own, which keeps no state. With `immediate`, its methods are functions that never wait."""
 
-    immediate = True
-
-    def __init__(self, name: str, processor: Processor, phases: frozenset[Phase] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        processor: Processor,
+        phases: frozenset[Phase] | None = None,
+        *,
+        immediate: bool = True,
+    ) -> None:
         self.name = name
+        self.immediate = immediate
         self.phases = declared(type(processor)) if phases is None else phases
         self._processor = processor
 

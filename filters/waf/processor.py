@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from filters.processing.phases import Phase
-from filters.processing.processor import Processor
+from filters.processing.processor import OwnRule, Processor
 from filters.processing.values import Answer, Change, Outcome, Outcomes, Request
 from filters.rules import Refused
 from filters.waf.crs import NotInstalledError
@@ -109,27 +108,7 @@ def _answer(
     return Answer(status=status, headers=headers, body=body, reason=reason, note=note)
 
 
-class FirewallRule:
-    """The rule of a profile. Its processor keeps no state."""
-
-    immediate = False
-
-    def __init__(self, name: str, processor: Firewall, phases: frozenset[Phase]) -> None:
-        self.name = name
-        self.phases = phases
-        self._processor = processor
-
-    def begin(self) -> Processor:
-        """The one processor."""
-        return self._processor
-
-    def call(self, processor: Processor, phase: Phase, arguments: tuple[Any, ...]) -> Outcomes:
-        """Call the method of a phase."""
-        outcome: Outcomes = getattr(processor, phase)(*arguments)
-        return outcome
-
-
-def load(message: rules_pb2.Waf, engines: Callable[[], Engines], reporter: Reporter) -> FirewallRule:
+def load(message: rules_pb2.Waf, engines: Callable[[], Engines], reporter: Reporter) -> OwnRule:
     """The rule of a message. `engines` makes the processes when they are first needed. Raises Refused."""
     source = msgspec.json.decode(message.content, type=WafSource)
     try:
@@ -137,4 +116,4 @@ def load(message: rules_pb2.Waf, engines: Callable[[], Engines], reporter: Repor
     except NotInstalledError as error:
         raise Refused(str(error)) from None
     processor = Firewall(found.profile(message.name, source), found, reporter)
-    return FirewallRule(message.name, processor, source.phases)
+    return OwnRule(message.name, processor, source.phases, immediate=False)

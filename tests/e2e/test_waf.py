@@ -48,7 +48,13 @@ HOST = {"host": "api.example.com"}
 
 @pytest.fixture(scope="module")
 def stack(stacks: Stacks, backend: Backend) -> Stack:
-    return stacks.start(YAML, echo=backend.address)
+    return ready(stacks.start(YAML, echo=backend.address), "/blocks")
+
+
+def ready(stack: Stack, path: str) -> Stack:
+    """The stack, when its engines have loaded the rules."""
+    wait_for(lambda: _outcome(_get(stack, path)) == PASSED, "the engines")
+    return stack
 
 
 def _get(stack: Stack, path: str, params: dict[str, str] | None = None) -> httpx.Response:
@@ -163,7 +169,7 @@ def test_detections_are_counted(stack: Stack) -> None:
 
 def test_the_access_log_has_rules_and_score(tmp_path: Path, backend: Backend) -> None:
     with Stacks(tmp_path) as stacks:
-        stack = stacks.start(YAML, echo=backend.address)
+        stack = ready(stacks.start(YAML, echo=backend.address), "/blocks")
         for path in ("/blocks", "/detects", "/lax"):
             _get(stack, path, SQL)
         _get(stack, "/blocks")
@@ -205,11 +211,9 @@ def _engines(stack: Stack) -> set[int]:
 
 def test_engines_that_stop_and_die_follow_on_error(tmp_path: Path, backend: Backend) -> None:
     with Stacks(tmp_path) as stacks:
-        stack = stacks.start(ON_ERROR, echo=backend.address)
-        assert _outcome(_get(stack, "/closed")) == PASSED
-        engines = _engines(stack)
-        assert len(engines) == 2
-        for one in engines:
+        stack = ready(stacks.start(ON_ERROR, echo=backend.address), "/closed")
+        wait_for(lambda: len(_engines(stack)) == 2, "both engines")
+        for one in _engines(stack):
             os.kill(one, signal.SIGSTOP)
         assert _outcome(_get(stack, "/closed")) == (503, "waf_unavailable")
         wait_for(
@@ -218,7 +222,11 @@ def test_engines_that_stop_and_die_follow_on_error(tmp_path: Path, backend: Back
         for one in _engines(stack):
             os.kill(one, signal.SIGKILL)
         wait_for(lambda: _outcome(_get(stack, "/closed", SQL)) == BLOCKED, "the engines")
-        wait_for(lambda: len(_engines(stack)) == 2, "the engines")
+        # a process that ended is noticed by the next request that it would get, and each takes its turn
+        wait_for(
+            lambda: _outcome(_get(stack, "/closed", SQL)) == BLOCKED and len(_engines(stack)) == 2,
+            "both engines",
+        )
         for one in _engines(stack):
             os.kill(one, signal.SIGSTOP)
         assert _outcome(_get(stack, "/open", SQL)) == PASSED
@@ -226,7 +234,7 @@ def test_engines_that_stop_and_die_follow_on_error(tmp_path: Path, backend: Back
 
 def test_a_policy_server_that_is_down_follows_on_error(tmp_path: Path, backend: Backend) -> None:
     with Stacks(tmp_path) as stacks:
-        stack = stacks.start(ON_ERROR, echo=backend.address)
+        stack = ready(stacks.start(ON_ERROR, echo=backend.address), "/closed")
         assert _outcome(_get(stack, "/open", SQL)) == BLOCKED
         stack.policy_server.__exit__(None, None, None)
         assert _outcome(_get(stack, "/closed")) == (503, "processor_unavailable")
@@ -235,7 +243,7 @@ def test_a_policy_server_that_is_down_follows_on_error(tmp_path: Path, backend: 
 
 def test_rules_change_without_a_lost_request(tmp_path: Path, backend: Backend) -> None:
     with Stacks(tmp_path) as stacks:
-        stack = stacks.start(YAML, echo=backend.address, arguments=("--workers", "2"))
+        stack = ready(stacks.start(YAML, echo=backend.address, arguments=("--workers", "2")), "/blocks")
         seen: list[tuple[int, str]] = []
         done = threading.Event()
 

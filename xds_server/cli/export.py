@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from xds_server.cli import gateways, output
+from xds_server.cli import gateways, new_folder, output
 from xds_server.control_plane.compiler import Compiler
-from xds_server.errors import UnreadableFolder, WrongUsage
+from xds_server.errors import UnreadableFolder
 
 KINDS = ("gateway-api",)
 
@@ -25,14 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="NAME", default="gateway", help="name of the Gateway")
     add("--namespace", metavar="NAME", default="default", help="namespace of all objects")
     add("--class", dest="gateway_class", metavar="NAME", default="gateway", help="the GatewayClass")
-    add(
-        "-o",
-        "--to",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder to write, which must be new or empty",
-    )
+    new_folder.add(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,9 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InvalidGateway, UnreadableFolder, WrongUsage.
     """
-    folder: Path = arguments.to
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise WrongUsage(f"--to: {folder} exists and is not empty; name a new folder")
+    folder = new_folder.checked(arguments)
     from xds_server.exports.gateway_api import export
 
     gateway = Compiler().compile(gateways.read(arguments.folder, None)).gateway

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from filters.language import Problem
-from xds_server.cli import flags, gateways, output
+from xds_server.cli import flags, gateways, new_folder, output
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, UnreadableFolder, WrongUsage
 from xds_server.imports.coverage import table
@@ -43,14 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print how many values of each section of the source were imported; not for kubernetes, which xds why explains",
     )
-    parser.add_argument(
-        "-o",
-        "--to",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder to write, which must be new or empty",
-    )
+    new_folder.add(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,9 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     Returns 1 if something of Kubernetes has none, if a rule of security of anything else has none, or if the new gateway has errors.
     Raises InvalidGateway, UnreadableFolder, WrongUsage.
     """
-    folder: Path = arguments.to
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise WrongUsage(f"--to: {folder} exists and is not empty; name a new folder")
+    folder = new_folder.checked(arguments)
     if arguments.kind == _KUBERNETES:
         return _kubernetes(arguments, folder)
     read = _parsed if arguments.kind == NGINX else _content
