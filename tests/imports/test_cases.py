@@ -18,6 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.certificates import Authority
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import InvalidGateway
 from xds_server.imports.coverage import table
@@ -25,6 +26,7 @@ from xds_server.imports.kinds import FILE, NGINX, Imported, import_files
 from xds_server.sources.manifest_folder import ManifestState
 
 CASES = Path(__file__).with_name("cases")
+CERTIFICATE = Authority().issue("shop.example.com", "db.example.com")
 NAMES = sorted(one.name for one in CASES.iterdir())
 
 
@@ -58,7 +60,8 @@ def test_a_case_is_imported(name: str, request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_is_a_gateway_without_mistakes(name: str) -> None:
     found = imported(name)
-    compiled = Compiler().compile(ManifestState(files={FILE: found.files[FILE]}, contents=found.files))
+    contents = {**found.files, "shop.crt": CERTIFICATE[0], "shop.key": CERTIFICATE[1]}
+    compiled = Compiler().compile(ManifestState(files={FILE: found.files[FILE]}, contents=contents))
     assert compiled.gateway.sections.routes
     assert imported(name) == found
 

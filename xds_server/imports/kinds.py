@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from filters.language import Problem
 from xds_server.gateway.document import Part, parse_all
-from xds_server.imports import apisix, kong, levels, nginx, openapi, traefik
+from xds_server.imports import apisix, envoy, kong, levels, nginx, openapi, traefik
 from xds_server.imports.coverage import Row, rows
 from xds_server.imports.draft import Draft
 from xds_server.imports.written import written
@@ -16,6 +16,7 @@ NGINX = "nginx"
 """Its files are no YAML: they are read as crossplane has parsed them, as JSON."""
 KINDS: Mapping[str, tuple[str, Callable[[Sequence[Part], Mapping[str, bytes]], Draft]]] = {
     "apisix": ("apisix.yaml of the standalone mode, or files of ADC", apisix.imported),
+    "envoy": ("static configuration of Envoy (a bootstrap)", envoy.imported),
     "kong": ("declarative files of decK", kong.imported),
     NGINX: ("configuration of nginx, with what it includes", nginx.imported),
     "openapi": ("documents of OpenAPI 3 and Swagger 2", openapi.imported),
