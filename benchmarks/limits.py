@@ -28,7 +28,8 @@ from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.limit_rules import LIMITS
 from filters.rate_limit.server.service import RateLimits, microseconds
 from filters.rate_limit.stores.owner_client import OwnerStore
-from filters.rate_limit.stores.redis import RedisStore, connect
+from filters.rate_limit.stores.redis import RedisStore
+from filters.rate_limit.stores.redis_client import connect
 from protos import limits_pb2
 from tests.support.folder import write
 from tests.support.gateway import Gateway

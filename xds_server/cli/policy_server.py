@@ -190,7 +190,7 @@ def _together(arguments: argparse.Namespace, workers: int) -> int:
 
 
 def _services(arguments: argparse.Namespace, owner: Path | None = None) -> tuple[Make, ...]:
-    from filters.rate_limit.stores.redis import connect
+    from filters.rate_limit.stores.redis_client import connect
     from xds_server.policy_server.descriptors import read
     from xds_server.policy_server.lifecycle import NOBODY
     from xds_server.policy_server.services import services

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from filters.rate_limit.stores.redis import connect, disconnect
+from filters.rate_limit.stores.redis_client import connect, disconnect
 from xds_server.control_plane.rollout_replicas import LIVE
 from xds_server.control_plane.rollout_store import Answer, Unreachable
 

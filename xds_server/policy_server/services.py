@@ -27,7 +27,8 @@ from filters.rate_limit.server import usage_report
 from filters.rate_limit.server.leases import Leases
 from filters.rate_limit.server.service import RateLimits, microseconds
 from filters.rate_limit.stores.owner_client import OwnerStore
-from filters.rate_limit.stores.redis import RedisStore, connect
+from filters.rate_limit.stores.redis import RedisStore
+from filters.rate_limit.stores.redis_client import connect
 from filters.rules import RuleType, Service
 from filters.validation.names import VALIDATION
 from filters.validation.processor import load

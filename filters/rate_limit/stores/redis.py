@@ -6,18 +6,17 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from filters.rate_limit.engine.algorithms import Concurrency, FixedWindow
 from filters.rate_limit.engine.decision import Figure, Hit, LimitDecision, Taken
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.stores.circuit_breaker import Circuit
+from filters.rate_limit.stores.redis_client import disconnect, follow, to_master
 from filters.rate_limit.stores.redis_script import (
     CHARGE,
     DECIDE,
@@ -47,45 +46,10 @@ MOST_WAITING = 16_384
 """Calls that wait for one server. Limits reject the requests of further decisions."""
 _AWAY = (RedisError, RedisClusterException, OSError, TimeoutError, AttributeError)
 """The client raises AttributeError for a connection that it lost while another call used it."""
+_NO_MASTER = (b"READONLY", b"NOREPLICAS")
+"""Errors of a server that is a replica, or a master that has lost its replicas (`min-replicas-to-write`)."""
 REMEMBERED = 10_000
 """Exhausted keys that are decided without Redis, each for at most a second."""
-
-
-def connect(url: str) -> Any:
-    """A client of ``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://HOST:PORT[,HOST:PORT]`` or
-    ``redis+sentinel://HOST:PORT[,HOST:PORT]/NAME``. Raises ValueError for another URL."""
-    scheme, parts = url.partition("://")[0], urlsplit(url)
-    options: Any = {"socket_connect_timeout": 1.0, "socket_keepalive": True}
-    if scheme == "redis+cluster":
-        nodes = [ClusterNode(host, port) for host, port in _addresses(parts.netloc)]
-        return RedisCluster(startup_nodes=nodes, **options)
-    if scheme == "redis+sentinel":
-        name = parts.path.strip("/")
-        if not name:
-            raise ValueError(
-                f"{url}: the name of the master is missing, as in redis+sentinel://HOST:PORT/NAME"
-            )
-        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-            _addresses(parts.netloc), sentinel_kwargs=options, **options
-        )
-        master: Any = sentinel.master_for(name)
-        return master
-    return Redis.from_url(url, **options)
-
-
-async def disconnect(client: Any) -> None:
-    """Close all connections of a client of `connect`."""
-    await client.aclose()
-    pool = getattr(client, "connection_pool", None)
-    if pool is not None:
-        await pool.disconnect(inuse_connections=True)
-    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-        await sentinel.aclose()
-
-
-def _addresses(netloc: str) -> list[tuple[str, int]]:
-    found = [one.rpartition(":") for one in netloc.split(",")]
-    return [(host.strip("[]"), int(port)) for host, _, port in found]
 
 
 _Hits = TypeVar("_Hits", Hit, Taken)
@@ -121,6 +85,9 @@ class RedisStore:
         self._circuit = Circuit(self.name, "redis", registry)
         self._exhausted: dict[tuple[str, int], tuple[int, int]] = {}
         self._loop = asyncio.get_running_loop()
+        pool = getattr(client, "connection_pool", None)
+        self._sentinels = pool if isinstance(pool, SentinelConnectionPool) else None
+        self._following = self._loop.create_task(follow(self._sentinels)) if self._sentinels else None
 
     def decide(self, now: int, hits: Sequence[Hit]) -> LimitDecision | Awaitable[LimitDecision]:
         """Admit and count all, or count nothing. An exhausted key is remembered for at most a second."""
@@ -198,6 +165,7 @@ class RedisStore:
     async def close(self) -> None:
         """Close all connections. Waiting calls are cancelled."""
         tasks = [task for lane in self._lanes.values() for task in lane.tasks]
+        tasks += [self._following] if self._following is not None else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -269,6 +237,8 @@ class RedisStore:
             while batch := self._next(lane):
                 if lane.waiting:
                     self._start(name, lane)
+                if self._sentinels is not None:
+                    await to_master(self._sentinels, connection, OPENING)
                 await self._exchange(connection, batch)
                 self._circuit.answered()
         except BaseException as error:
@@ -310,12 +280,12 @@ class RedisStore:
         return batch
 
     def _answered(self, calls: Iterable[Call], answer: Sequence[Any]) -> bool:
-        """Answer the calls of one command. Returns True if the server is a replica, which cannot count."""
-        now, at, replica = answer[0], 1, False
+        """Answer the calls of one command. Returns True if the server cannot count, because it is no master any more."""
+        now, at, demoted = answer[0], 1, False
         for call in calls:
             status, at = answer[at], at + 1
             if type(status) is not int:
-                replica = replica or b"READONLY" in status
+                demoted = demoted or any(one in status for one in _NO_MASTER)
                 self._refused((call,), ResponseError(status.decode()))
             elif call.operation != DECIDE:
                 call.answered(_DONE)
@@ -329,7 +299,7 @@ class RedisStore:
                         self._remember(call.now, hit, room, wait)
                     figures.append(Figure(hit[0], room, reset, wait if short else 0, short))
                 call.answered(LimitDecision(status == 1, now, tuple(figures)))
-        return replica
+        return demoted
 
     def _refused(self, calls: Iterable[Call], error: ResponseError) -> None:
         """Answer calls that Redis could not count."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from filters.cache.redis import START, Position, PurgeIndex, RedisResponses, decoded, encoded
-from filters.rate_limit.stores.redis import connect
+from filters.rate_limit.stores.redis_client import connect
 from protos import cache_pb2 as pb
 
 URL = "a.test/x"

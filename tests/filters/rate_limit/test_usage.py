@@ -20,7 +20,8 @@ from filters.rate_limit.engine.store import CounterStore
 from filters.rate_limit.limit_rules import build
 from filters.rate_limit.server.service import RateLimits
 from filters.rate_limit.server.usage_report import reader
-from filters.rate_limit.stores.redis import RedisStore, connect
+from filters.rate_limit.stores.redis import RedisStore
+from filters.rate_limit.stores.redis_client import connect
 from filters.rate_limit.usage import Usage
 from tests.support.folder import compiled, write
 from tests.support.ports import free_port

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from filters.rate_limit.descriptor_files.reader import read_all
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.server.service import RateLimits
-from filters.rate_limit.stores.redis import RedisStore, connect
+from filters.rate_limit.stores.redis import RedisStore
+from filters.rate_limit.stores.redis_client import connect
 from filters.unary import RpcError
 from tests.support.valkey import Valkey
 

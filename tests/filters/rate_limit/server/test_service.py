@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.engine.store import CounterStore
 from filters.rate_limit.server.service import RateLimits
-from filters.rate_limit.stores.redis import RedisStore, connect
+from filters.rate_limit.stores.redis import RedisStore
+from filters.rate_limit.stores.redis_client import connect
 from filters.unary import RpcError, Undoable
 from protos import limits_pb2
 from tests.support.valkey import Valkey

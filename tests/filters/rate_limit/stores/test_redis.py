@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,8 @@ from filters.rate_limit.engine.decision import Hit, LimitDecision, Taken
 from filters.rate_limit.engine.memory import Memory
 from filters.rate_limit.engine.windows import SECOND
 from filters.rate_limit.stores.circuit_breaker import FAILURES
-from filters.rate_limit.stores.redis import AT_ONCE, DEADLINE, MOST_WAITING, UNDER_WAY, RedisStore, connect
+from filters.rate_limit.stores.redis import AT_ONCE, DEADLINE, MOST_WAITING, UNDER_WAY, RedisStore
+from filters.rate_limit.stores.redis_client import connect
 from tests.support.valkey import Cluster, SentinelServer, Valkey
 from tests.support.wait import eventually
 from xds_server.policy_server.server import PolicyServer
@@ -495,6 +497,62 @@ async def test_a_fail_over_is_followed(tmp_path: Path) -> None:
                 # have been on their way to here.
                 assert load.admitted - before <= load.limit.amount - known_to_replica + 8
                 assert load.admitted >= load.limit.amount - load.lost
+
+
+async def test_a_silent_sentinel_holds_nothing_up(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Valkey(tmp_path) as master,
+        SentinelServer(tmp_path, master) as sentinel,
+    ):
+        named = sentinel.url.replace("//", f"//127.0.0.1:{silent.getsockname()[1]},")
+        async with store(named) as redis:
+
+            async def counted() -> bool:
+                return bool((await redis.decide(now(), [Hit(DAY, "k|ip=1")])).figures)
+
+            await eventually(counted, "the Sentinel that answers to be heard")
+
+
+async def test_a_new_master_is_followed_while_the_old_one_still_answers(tmp_path: Path) -> None:
+    """Two policy servers would count for themselves if one of them stayed with the old master."""
+    with (
+        Valkey(tmp_path) as old,
+        Valkey(tmp_path) as new,
+        SentinelServer(tmp_path, old) as sentinel,
+    ):
+        async with store(sentinel.url) as redis:
+
+            async def counted_by_the_new_one() -> bool:
+                await redis.decide(now(), [Hit(DAY, "k|ip=1")])
+                return new.used("xds:2:{ip=1}k|ip=1") > 0
+
+            await eventually(lambda: _decides(redis), "the Sentinel to say where the master is")
+            sentinel.ask("SENTINEL", "REMOVE", "counters")
+            sentinel.ask("SENTINEL", "MONITOR", "counters", "127.0.0.1", new.port, 1)
+            await eventually(counted_by_the_new_one, "the new master to count")
+
+
+async def test_a_master_without_replicas_is_left(tmp_path: Path) -> None:
+    """`min-replicas-to-write` makes a master that was cut off reject writes: the Sentinels name another one."""
+    with (
+        Valkey(tmp_path, "--min-replicas-to-write", "1") as old,
+        Valkey(tmp_path) as new,
+        SentinelServer(tmp_path, old) as sentinel,
+    ):
+        async with store(sentinel.url) as redis:
+            await eventually(lambda: _is_uncounted(redis), "the old master to reject")
+            sentinel.ask("SENTINEL", "REMOVE", "counters")
+            sentinel.ask("SENTINEL", "MONITOR", "counters", "127.0.0.1", new.port, 1)
+            await eventually(lambda: _decides(redis), "the new master to count")
+
+
+async def _decides(redis: RedisStore) -> bool:
+    return bool((await redis.decide(now(), [Hit(DAY, "k|ip=2")])).figures)
+
+
+async def _is_uncounted(redis: RedisStore) -> bool:
+    return (await redis.decide(now(), [Hit(DAY, "k|ip=2")])).uncounted
 
 
 async def test_counters_are_reset_by_prefix(valkey: Valkey) -> None:
