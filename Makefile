@@ -16,7 +16,7 @@ from_debian = command -v $(2) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v 
 		&& { apt-get install --yes --quiet $(1) || { apt-get update --quiet && apt-get install --yes --quiet $(1); }; } >/dev/null; } \
 		|| echo "$(2) is missing, so the tests $(3) are skipped; on Debian: apt-get install $(1)"
 
-.PHONY: help setup browser prometheus waf kubernetes conformance demo demo-portal test unit check bench fuzz golden docs pictures site sbom protos clean
+.PHONY: help setup browser prometheus waf kubernetes conformance demo demo-portal test unit check bench fuzz chaos golden docs pictures site sbom protos clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -74,6 +74,11 @@ bench: $(READY) ## the figures of docs/explanation/performance.md
 fuzz: $(READY) ## look for input that breaks the gRPC server, for SECONDS (60)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.unary_server $(or $(SECONDS),60)
+
+chaos: $(READY) ## let a fleet under load fail at random for SECONDS (3600), and check each response, if this is root
+	@$(call from_debian,nftables,nft,of chaos)
+	@$(call from_debian,iproute2,ip,of chaos)
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),3600) --seed $(or $(SEED),1)
 
 golden: $(READY) ## rewrite the golden files and prune what no input claims
 	$(BIN)/python -m pytest tests/translate tests/gateway_api tests/imports tests/exports tests/test_docs.py --update-golden

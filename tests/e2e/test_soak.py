@@ -16,9 +16,10 @@ def test_every_response_is_that_of_a_version_that_was_served(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     seconds = pytestconfig.getoption("--soak")
-    found = soak(tmp_path, seconds, seed=int(seconds))
+    run = soak(tmp_path, seconds, seed=int(seconds))
+    found = run.observer
     log.info(
-        "versions=%d lost connections=%d statuses=%s", len(found.versions), found.lost, dict(found.statuses)
+        "versions=%d lost connections=%d statuses=%s", len(found.versions), run.lost, dict(found.statuses)
     )
     assert found.wrong == []
     assert 0 < found.statuses["limited", 200] <= LIMIT

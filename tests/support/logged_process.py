@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from tests.support.wait import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class LoggedProcess:
-    """A process with everything that it says in a file. Use as a context manager."""
+    """A process with everything that it says in a file, and more variables of its environment. Use as a context manager."""
 
-    def __init__(self, command: Iterable[str], log: Path) -> None:
-        self._command, self._log = [*command], log
+    def __init__(self, command: Iterable[str], log: Path, environment: Mapping[str, str] = NOTHING) -> None:
+        self._command, self._log, self._environment = [*command], log, environment
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -30,7 +32,7 @@ class LoggedProcess:
 
     def start(self) -> None:
         """Start it, without waiting for it."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self._environment}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
 
