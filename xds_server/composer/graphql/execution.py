@@ -35,6 +35,7 @@ from filters.graphql.selection import Pick
 from filters.graphql.settings import GraphqlLimits
 from xds_server.composer.caching import Caching
 from xds_server.composer.calls import Caller
+from xds_server.composer.graphql.executor import LEAVES, Leaves, MemberExecutor, leaf_of
 from xds_server.composer.graphql.loading import Loader, Place
 from xds_server.composer.graphql.requests import VARY
 from xds_server.composer.graphql.subscriptions import subscribing
@@ -52,6 +53,7 @@ def bind(schema: BoundSchema) -> BoundSchema:
             kind.resolve_type = _type_resolver(schema.discriminators.get(kind.name, Discriminator()))
         if not isinstance(kind, GraphQLObjectType) or kind.name.startswith("__"):
             continue
+        leaves: Leaves = {}
         for name, one in kind.fields.items():
             key = (kind.name, name)
             resolver: Resolver = _member
@@ -66,6 +68,9 @@ def bind(schema: BoundSchema) -> BoundSchema:
             if key in schema.allowed:
                 resolver = _allowing(resolver, schema.allowed[key])
             one.resolve = resolver
+            if resolver is _member and (leaf := leaf_of(one)) is not None:
+                leaves[name] = leaf
+        kind.extensions[LEAVES] = leaves
     return schema
 
 
@@ -199,6 +204,7 @@ async def _executed_from(
         variable_values=dict(variables),
         hide_suggestions=True,
         is_awaitable=_is_awaitable,
+        executor_class=MemberExecutor,
     )
     if isinstance(result, ExecutionResult | ExperimentalIncrementalExecutionResults):
         return result
