@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -25,6 +26,9 @@ services:
       - name: staff
         paths: [/staff]
         plugins: [{name: acl, config: {allow: [staff]}}]
+      - name: two-ways
+        paths: [/two-ways]
+        plugins: [{name: basic-auth}]
       - name: tokens
         paths: [/tokens]
         plugins: [{name: oauth2}]
@@ -40,7 +44,8 @@ services:
       - {name: stopped, paths: [/stopped], plugins: [{name: request-termination, config: {status_code: 410, message: gone}}]}
 consumers:
   - {username: alice, keyauth_credentials: [{key: key-of-alice}], acls: [{group: staff}]}
-  - {username: bob, keyauth_credentials: [{key: key-of-bob}]}
+  - {username: bob, keyauth_credentials: [{key: key-of-bob}],
+     basicauth_credentials: [{username: bob, password: a-password-that-was-generated}]}
 """
 TRAEFIK = """
 http:
@@ -134,6 +139,12 @@ def test_a_gateway_of_kong(stacks: Stacks, backend: Backend) -> None:
     assert get("/things/12", bob).json()["path"] == "/v2/things/12"
     assert get("/things/x", bob).status_code == 404
     assert [get("/staff", alice).status_code, get("/staff", bob).status_code] == [200, 403]
+    password = {"authorization": "Basic " + base64.b64encode(b"bob:a-password-that-was-generated").decode()}
+    assert [
+        get("/two-ways", bob, **password).status_code,
+        get("/two-ways", bob).status_code,
+        get("/two-ways", **password).status_code,
+    ] == [200, 401, 401]
     assert [get("/tokens", alice).status_code, get("/tokens").status_code] == [403, 403]
     limited = get("/limited", x_secret="1").json()["headers"]
     assert limited["x-added"] == "50%"

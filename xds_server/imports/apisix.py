@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xds_server.gateway.document import Part
-from xds_server.imports import placeholders
+from xds_server.imports import placeholders, several_methods
 from xds_server.imports.apisix_plugins import Plugins, Policies
 from xds_server.imports.draft import CLOSED, COUNTED, NEVER, Draft, duration, network, usable
 from xds_server.imports.source import Field
@@ -50,6 +50,7 @@ class _Apisix:
             _ignore(service)
             service.text("name")
         self._global_rules()
+        several_methods.require_all(self.draft)
         placeholders.add(self.draft)
         self.draft.rest(roots)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xds_server.gateway.document import Part
-from xds_server.imports import placeholders
+from xds_server.imports import placeholders, several_methods
 from xds_server.imports.draft import Draft
 from xds_server.imports.envoy_clusters import Clusters
 from xds_server.imports.envoy_filters import Filters
@@ -51,6 +51,7 @@ class _Envoy:
             for one in root.elements("static_resources", "listeners"):
                 self._listener(one)
         self._clusters.report_unused()
+        several_methods.require_all(self.draft)
         placeholders.add(self.draft)
         self.draft.rest(roots)
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xds_server.gateway.document import Part
-from xds_server.imports import kong_plugins, kong_upstreams, placeholders
+from xds_server.imports import kong_plugins, kong_upstreams, placeholders, several_methods
 from xds_server.imports.draft import CLOSED, NEVER, Draft, duration, network, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.kong_plugins import Plugins
+from xds_server.imports.kong_tokens import Tokens
 from xds_server.imports.kong_upstreams import ignore
 from xds_server.imports.source import Field
 
@@ -41,12 +42,14 @@ class _Kong:
         for root in roots:
             root.read("_info"), root.read("_transform"), root.read("_comment")
         groups = self._groups()
-        self._plugins = Plugins(self.draft, groups)
+        self._tokens = Tokens(self.draft)
+        self._plugins = Plugins(self.draft, groups, self._tokens)
         self._plugins.collect(self._all("plugins"))
         self._listeners()
         self._consumers()
         self._of_services()
         self._plugins.to_all()
+        several_methods.require_all(self.draft)
         placeholders.add(self.draft)
         self.draft.rest(roots)
 
@@ -89,8 +92,10 @@ class _Kong:
             if keys:
                 value["api_keys"] = keys
             self._passwords(one, value)
+            for credential in one.elements("jwt_secrets"):
+                ignore(credential)
+                self._tokens.add(_name(one), credential, value)
             for kind in (
-                "jwt_secrets",
                 "hmacauth_credentials",
                 "oauth2_credentials",
                 "mtls_auth_credentials",
@@ -99,7 +104,7 @@ class _Kong:
                     secret.read()
                     self.draft.insecure(
                         secret,
-                        f"credentials of {kind.removesuffix('_credentials').removesuffix('_secrets')} are not imported",
+                        f"credentials of {kind.removesuffix('_credentials')} are not imported",
                         "name the caller by a provider (identity, consumers.jwt) or give it an API key",
                     )
             self._plugins.of_consumer(one, value)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xds_server.imports.draft import Draft, duration
+from xds_server.imports.kong_tokens import Tokens
 from xds_server.imports.source import Field
 
 _PERIODS = ("second", "minute", "hour", "day", "month")
 _SCOPES = ("service", "route", "consumer", "consumer_group")
-_DECIDING = frozenset({"ip_access", "authorize", "cors", "api_key", "basic_auth"})
+_DECIDING = frozenset({"ip_access", "authorize", "cors", "api_key", "basic_auth", "jwt"})
 """Policies that decide who may call."""
 _METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 _BY = {"consumer": "consumer", "credential": "consumer", "ip": "ip", "service": "route", "route": "route"}
@@ -55,10 +56,10 @@ class Policies:
 
 
 class Plugins:
-    """Imports plugins. `groups` has the consumers of each group of `acl`."""
+    """Imports plugins. `groups` has the consumers of each group of `acl`, `tokens` the issuers of consumers."""
 
-    def __init__(self, draft: Draft, groups: Mapping[str, Sequence[str]]) -> None:
-        self._draft, self._groups = draft, groups
+    def __init__(self, draft: Draft, groups: Mapping[str, Sequence[str]], tokens: Tokens) -> None:
+        self._draft, self._groups, self._tokens = draft, groups, tokens
         self._of: dict[tuple[str, str], list[Field]] = {}
         self._global: list[Field] = []
 
@@ -99,7 +100,7 @@ class Plugins:
         if limits:
             value["plan"] = self._draft.add("plans", owner.text("username"), limits)
         if found.closed or found.respond is not None or found.rules.keys() & _DECIDING:
-            for key in ("api_keys", "basic_auth"):
+            for key in ("api_keys", "basic_auth", "jwt"):
                 value.pop(key, None)
             self._draft.insecure(
                 owner,
@@ -202,6 +203,20 @@ class Plugins:
             settings["realm"] = realm
         self._anonymous(config, settings)
         into.rules["basic_auth"] = settings or True
+
+    def jwt(self, config: Field, into: Policies) -> None:
+        """jwt: tokens of the consumers' issuers."""
+        policy = self._tokens.policy(config)
+        if policy is None:
+            into.closed = True
+            config.read()
+            self._draft.insecure(
+                config,
+                "these tokens have no equal, or no consumer has a public key, so the routes are closed for everybody",
+                "write identity and the policy jwt, and remove ip_access",
+            )
+        else:
+            into.rules["jwt"] = policy
 
     def _anonymous(self, config: Field, settings: dict[str, Any]) -> None:
         if config.text("anonymous"):
@@ -368,6 +383,7 @@ def _owner(plugin: Field, kind: str) -> str:
 
 
 _PLUGINS: Mapping[str, Callable[[Plugins, Field, Policies], None]] = {
+    "jwt": Plugins.jwt,
     "key-auth": Plugins.key_auth,
     "basic-auth": Plugins.basic_auth,
     "acl": Plugins.acl,

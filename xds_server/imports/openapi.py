@@ -16,6 +16,7 @@ from xds_server.imports import placeholders
 from xds_server.imports.draft import CLOSED, Draft, duration, network, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.kong_plugins import Plugins, Policies
+from xds_server.imports.kong_tokens import Tokens
 from xds_server.imports.openapi_security import Security
 from xds_server.imports.source import Field
 
@@ -50,7 +51,7 @@ class _Document:
         self._name = usable(root.text("info", "title").lower() or PurePosixPath(file).stem)
         self._file = f"specs/{PurePosixPath(file).name}"
         self._security = Security(root, draft, self._name)
-        self._plugins = Plugins(draft, {})
+        self._plugins = Plugins(draft, {}, Tokens(draft))
         self._upstreams: dict[tuple[str, str], str] = {}
         self._routes: list[str] = []
 

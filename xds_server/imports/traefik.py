@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xds_server.gateway.document import Part
-from xds_server.imports import placeholders, traefik_rules
+from xds_server.imports import placeholders, several_methods, traefik_rules
 from xds_server.imports.draft import CLOSED, NEVER, Draft, network, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.source import Field
@@ -33,6 +33,7 @@ class _Traefik:
         self._listeners(roots)
         for name, router in _named(roots, "routers").items():
             self._router(name, router)
+        several_methods.require_all(self.draft)
         placeholders.add(self.draft)
         self.draft.rest(roots)
 
