@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
 import logging
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import grpc
 
 from filters.policy_server import NODE_CLUSTER as POLICY_SERVERS
 from filters.policy_server import SERVICE, internal_cluster
 from filters.policy_server import SUBSCRIBERS_CLUSTER as SUBSCRIBERS
-from xds_server import admin_pages, followed_marketplace, git_pages, joined_metrics, rollout_stores
-from xds_server.admin import Admin, ask
-from xds_server.admin_pages import STATUS_TIMEOUT, in_event_loop, rollout_actions, rollout_pages
+from xds_server import admin_pages, followed_marketplace, git_pages, rollout_stores
+from xds_server.admin import Admin
+from xds_server.admin_pages import rollout_actions, rollout_pages
 from xds_server.background_tasks import in_background
 from xds_server.commit_outcomes import CommitOutcomes
-from xds_server.console.console import Console
-from xds_server.console.source import Source
 from xds_server.control_plane.change_log import ChangeLog, show_status
 from xds_server.control_plane.compiler import Compiler
 from xds_server.control_plane.control_loop import ControlLoop, GatewayState
@@ -41,11 +36,12 @@ from xds_server.control_plane.releases import adapted
 from xds_server.control_plane.rollout_agreement import Agreement
 from xds_server.control_plane.rollout_metrics import RolloutMetrics
 from xds_server.control_plane.rollout_serving import RolloutServing, current_rollout
-from xds_server.control_plane.status import ObjectStatus, StatusReader, served_version
+from xds_server.control_plane.status import StatusReader, served_version
 from xds_server.discovery.node import Node
 from xds_server.discovery.stream import StreamLimits
-from xds_server.errors import EnvironmentFailed, WrongUsage
+from xds_server.errors import EnvironmentFailed
 from xds_server.local_services import LocalServices, local_services
+from xds_server.own_console import open_console
 from xds_server.own_envoy import own_envoy
 from xds_server.processes import garbage_collector
 from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
@@ -168,7 +164,13 @@ async def _control_plane(
         subscriptions=followed_marketplace.follow(options.marketplace, store, control.serving, stack),
     )
     admin = _admin(options, services, running, status, counted, git, stack)
-    await _console(options, services, running, status, stack)
+    await open_console(
+        options,
+        services,
+        lambda: running.envoy.admin_address if running.envoy is not None else None,
+        status,
+        stack,
+    )
     await _begin(options, services, prover, publication if control.serving.restored else None, stack)
     log.info("control plane started xds=%s admin=%s", address, admin.url)
     return control, store
@@ -377,53 +379,3 @@ def _credentials(files: Files) -> grpc.ServerCredentials:
         return tls.credentials(files)
     except (OSError, ValueError) as error:
         raise EnvironmentFailed(f"the xDS port cannot use TLS: {error}") from None
-
-
-async def _console(
-    options: RunOptions,
-    services: LocalServices,
-    running: _Running,
-    status: StatusReader,
-    stack: AsyncExitStack,
-) -> None:
-    """Open the port of the console. Raises EnvironmentFailed if a flag names it and it is taken."""
-    if options.console is None:
-        return
-    read, read_objects = in_event_loop(status.as_json), in_event_loop(status.objects)
-
-    async def objects() -> tuple[ObjectStatus, ...]:
-        return await asyncio.wrap_future(read_objects())
-
-    def limits() -> Mapping[str, Any] | None:
-        policy_server = services.own.get(SERVICE)
-        if policy_server is None or not policy_server.begun:
-            return None
-        try:
-            answer = ask((policy_server.admin, 0), "GET", "/limits", timeout=joined_metrics.TIMEOUT)
-        except (OSError, http.client.HTTPException):
-            return None
-        found: Mapping[str, Any] | None = json.loads(answer.body) if answer.status == 200 else None
-        return found
-
-    source = Source(
-        gateway=status.gateway,
-        status=lambda: read().result(STATUS_TIMEOUT),
-        objects=objects,
-        states=lambda: status.fleet.states(partial(status.store.current, "")),
-        limits=limits,
-        envoy=lambda: running.envoy.admin_address if running.envoy is not None else None,
-        sends=options.proxy,
-    )
-    host, port = split(CONSOLE, options.console)
-    if host.startswith("unix:"):
-        raise WrongUsage(f"{CONSOLE}: a browser needs HOST:PORT, such as 127.0.0.1:19080")
-    try:
-        console = Console(host, port, source, options.console_token)
-    except OSError as error:
-        if options.console_asked:
-            raise failed_to_listen(CONSOLE, options.console, error) from None
-        log.warning("no console: %s is taken; --console ADDRESS chooses another", options.console)
-        return
-    console.start()
-    stack.callback(console.stop)
-    log.info("console %s", console.url)

@@ -259,7 +259,7 @@ def test_the_form_works_with_the_keyboard_alone(console: Console) -> None:
             "the response",
             also=(AssertionError,),
         )
-        for path in ("/", "/try", "/envoys", "/changes", "/limits", "/routes/users"):
+        for path in ("/", "/try", "/envoys", "/changes", "/limits", "/firewall", "/routes/users"):
             browser.open(f"{console.url}{path}")
             unnamed = "[...document.querySelectorAll('a, button, input:not([type=hidden]), select, textarea')].filter(one => !(one.textContent.trim() || one.labels?.length || one.getAttribute('aria-label'))).length"
             assert browser.run(unnamed) == 0, path

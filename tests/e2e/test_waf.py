@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -18,6 +19,8 @@ from filters.waf.crs import VARIABLE
 from tests.support.backend import Backend
 from tests.support.firewall import needs_rules
 from tests.support.policy_server import Stack, Stacks
+from tests.support.ports import free_port
+from tests.support.running import Served
 from tests.support.wait import wait_for
 
 pytestmark = needs_rules
@@ -280,3 +283,25 @@ def test_a_policy_server_without_rules_says_what_to_do(
         stack = stacks.start(ON_ERROR, echo=backend.address)
         assert _outcome(_get(stack, "/closed")) == (500, "processor_missing")
         assert "run make waf" in str(stack.policy_server.status()["refused"])
+
+
+def test_the_console_shows_what_was_found(tmp_path: Path, backend: Backend) -> None:
+    console = f"127.0.0.1:{free_port()}"
+    text = """
+listeners: {http: {port: $port, address: 127.0.0.1}}
+upstreams: {echo: {endpoints: ["$echo"]}}
+routes:
+  version: {path: /version, respond: {body: "$version"}}
+  guarded: {path: /guarded, upstream: echo, policies: {waf: {rules: crs, timeout: 2s}}}
+"""
+    served = Served(tmp_path, text, "--console", console, echo=backend.address)
+    served.write("1")
+    with served:
+        wait_for(lambda: _outcome(served.get("/guarded", headers=HOST)) == PASSED, "the engines")
+        assert _outcome(served.get("/guarded", params=SQL, headers=HOST)) == BLOCKED
+        page = httpx.get(f"http://{console}/firewall").text
+    row = page[page.index('href="/routes/guarded"') :].partition("</tr>")[0]
+    passed, detected, blocked, _unavailable = re.findall(r'class="number">(\d+)<', row)
+    assert int(passed) >= 1
+    assert (detected, blocked) == ("0", "1")
+    assert ">942100<" in page

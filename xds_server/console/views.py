@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from filters.language.options import OFF
 from xds_server.control_plane.control_loop import GatewayState, Published
@@ -17,6 +20,8 @@ from xds_server.translate.explain import Explanation, Request, applied, explain,
 
 NEAREST = 5
 """Routes with another path that the page of a URL shows."""
+RULES = 50
+"""Rules of the firewall that its page shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,3 +219,23 @@ def near_exhaustion(counters: Iterable[Mapping[str, Any]], most: int = 50) -> Se
         dict(one, share=min(1.0, one["used"] / one["amount"]) if one["amount"] else 1.0) for one in counters
     ]
     return sorted(rows, key=lambda one: (-one["share"], one["key"]))[:most]
+
+
+def firewall(metrics: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """Return what the web application firewall found since the policy server began, from its metrics.
+
+    `routes` has the inspected requests of each route by their outcome, `rules` the rules that matched most.
+    """
+    routes: dict[str, dict[str, int]] = {}
+    rules: Counter[str] = Counter()
+    for family in text_string_to_metric_families(metrics):
+        for one in family.samples:
+            if one.name == "xds_waf_requests_total":
+                found = routes.setdefault(one.labels["route"], {})
+                found[one.labels["outcome"]] = found.get(one.labels["outcome"], 0) + int(one.value)
+            elif one.name == "xds_waf_matches_total":
+                rules[one.labels["rule"]] += int(one.value)
+    return {
+        "routes": [{"route": name, **found} for name, found in sorted(routes.items())],
+        "rules": [{"rule": rule, "count": count} for rule, count in rules.most_common(RULES)],
+    }

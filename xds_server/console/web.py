@@ -51,6 +51,7 @@ def application(source: Source, live: Live, hosts: frozenset[str], token: str | 
         Route("/envoys", pages.envoys),
         Route("/changes", pages.changes),
         Route("/limits", pages.limits),
+        Route("/firewall", pages.firewall),
         Route("/live", pages.live),
         Route("/static/{name}", _static),
     ]
@@ -240,6 +241,10 @@ class _Pages:
         found = await asyncio.to_thread(self._source.limits)
         counters = views.near_exhaustion(found.get("counters", ())) if found is not None else []
         return self._page("limits.html", found=found, counters=counters)
+
+    async def firewall(self, _request: Request) -> Response:
+        metrics = await asyncio.to_thread(self._source.policy_metrics)
+        return self._page("firewall.html", found=views.firewall(metrics) if metrics is not None else None)
 
     async def live(self, _request: Request) -> Response:
         async def events() -> Any:
