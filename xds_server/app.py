@@ -43,7 +43,7 @@ from xds_server.errors import EnvironmentFailed
 from xds_server.local_services import LocalServices, local_services
 from xds_server.own_console import open_console
 from xds_server.own_envoy import own_envoy
-from xds_server.processes import garbage_collector
+from xds_server.processes import garbage_collector, open_files
 from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.restart_state import restore
@@ -149,7 +149,8 @@ async def _control_plane(
         control.serving.restored = restore(options.state, store, services, rollout, previews, stack)
     in_background(rollout.run(), stack)
     in_background(previews.run(), stack)
-    public, local = _servers(options, store, reports, previews)
+    most = _max_streams(options.max_streams)
+    public, local = _servers(options, most, store, reports, previews)
     address = await _serve(options, services, public, local, stack)
     status = StatusReader(
         gateway=control.serving,
@@ -325,9 +326,10 @@ def _admin(
 
 
 def _servers(
-    options: RunOptions, store: Store, reports: LoadReports, previews: Previews
+    options: RunOptions, most: int, store: Store, reports: LoadReports, previews: Previews
 ) -> tuple[XdsServer, XdsServer]:
-    """Return two servers on one store: one for the fleet, and one for the processes on this machine."""
+    """Return two servers on one store: one for the fleet, with at `most` so many streams, and one for the processes on
+    this machine."""
     everybody = (
         groups.Rule(group=SUBSCRIBERS, cluster=SUBSCRIBERS),
         groups.Rule(group=POLICY_SERVERS, cluster=POLICY_SERVERS),
@@ -339,6 +341,7 @@ def _servers(
     public = XdsServer(
         store,
         group_of=previews.group_of(groups.Groups(*fleet)),
+        max_streams=most,
         secrets_anywhere=options.secrets_anywhere,
         credentials=_credentials(options.tls) if options.tls else None,
         load_reports=reports,
@@ -350,6 +353,19 @@ def _servers(
         load_reports=reports,
     )
     return public, local
+
+
+def _max_streams(wanted: int) -> int:
+    """Return how many streams the fleet may have. A low limit of open files is raised, and logged if that is not enough."""
+    files = open_files.raise_limit()
+    most = open_files.connections(wanted, files)
+    if most < wanted:
+        log.warning(
+            "the limit of open files allows fewer xDS clients than --max-streams; raise it (LimitNOFILE= of systemd, "
+            "ulimit -n), or lower --max-streams max_streams=%d open_files=%d clients=%d",
+            *(wanted, files, most),
+        )
+    return most
 
 
 async def _serve(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 XDS, ADMIN, CONSOLE = "--xds", "--admin", "--console"
 """Flags of `xds run` for the addresses at which it listens."""
+MAX_STREAMS = 20_000
+"""The default of --max-streams: memory for each one is some 90 KiB."""
 USAGE_STORE, USAGE_SPOOL = "sqlite:///xds-usage.db", Path("xds-usage.spool")
 """The store and the spool of usage, in the working directory."""
 
@@ -52,6 +54,8 @@ class RunOptions:
     prove: bool = True
     xds: str = "127.0.0.1:18000"
     admin: str = "127.0.0.1:19000"
+    max_streams: int = MAX_STREAMS
+    """Streams of xDS clients at a time. The limit of open files can allow fewer."""
     node_id: str = "local"
     envoy_workers: int | None = None
     drain: float = 5.0

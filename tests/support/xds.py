@@ -70,6 +70,10 @@ class XdsThread:
         result: T = self._await(inside())
         return result
 
+    def call_soon(self, step: Callable[[], object]) -> None:
+        """Call something in the server's loop, and do not wait for it."""
+        self._loop.call_soon_threadsafe(step)
+
     def publish(self, snapshot: Snapshot, group: str = "") -> bool:
         return self.run(lambda: self.store.publish(snapshot, group))
 

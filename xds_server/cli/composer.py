@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xds_server.cli import flags, logs, rules_flags
+from xds_server.processes import open_files
 from xds_server.processes.addresses import Wanted, ensure_free, ensure_local
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         wanted.append(Wanted(flag="--admin", address=arguments.admin))
     ensure_free(*wanted)
     logs.start(arguments.log_format)
-    _allow_many_connections()
+    open_files.raise_limit()  # each request and each call has a connection
     os.umask(_PRIVATE)
     with tempfile.TemporaryDirectory(prefix="xds-composer-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
@@ -86,12 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
         code = run_workers(options, arguments.workers or cores(), (made,), Path(folder), None)
     sys.stderr.flush()
     return code
-
-
-def _allow_many_connections() -> None:
-    """Raise the limit of open files to the largest that is allowed: each request and each call has a connection."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _options(arguments: argparse.Namespace) -> tuple[PolicyServerOptions, Any]:

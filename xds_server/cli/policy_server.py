@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from xds_server.cli import flags, logs, rules_flags
 from xds_server.errors import WrongUsage
+from xds_server.processes import open_files
 from xds_server.processes.addresses import Wanted, ensure_free
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     ensure_free(*_wanted(arguments))
     workers = _workers(arguments)
     logs.start(arguments.log_format)
+    open_files.raise_limit()  # each worker of each Envoy has a connection
     code = _alone(arguments) if workers == 1 else _together(arguments, workers)
     sys.stderr.flush()
     # A user's function that never returns would keep the interpreter from ending.

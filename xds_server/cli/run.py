@@ -54,6 +54,13 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
         default=flags.ADMIN,
         help="address of status, metrics and probes: HOST:PORT (port 0: any free port) or unix:/PATH",
     )
+    parser.add_argument(
+        "--max-streams",
+        type=flags.positive,
+        metavar="N",
+        default=20_000,
+        help="limit of open streams of xDS clients: an Envoy needs one",
+    )
 
 
 def _add_envoy(parser: argparse.ArgumentParser) -> None:
@@ -250,6 +257,7 @@ def run(arguments: argparse.Namespace, shape: Shape | None = None) -> int:
         prove=arguments.prove,
         xds=arguments.xds,
         admin=arguments.admin,
+        max_streams=arguments.max_streams,
         node_id=arguments.node_id,
         envoy_workers=arguments.envoy_workers,
         drain=arguments.drain,

@@ -8,6 +8,7 @@ import os
 import sys
 
 from xds_server.cli import flags, logs
+from xds_server.processes import open_files
 from xds_server.processes.addresses import Wanted, ensure_free
 
 
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from xds_server.usage.server import UsageServerOptions, serve
 
     logs.start(arguments.log_format)
+    open_files.raise_limit()  # each worker of each Envoy has a connection
     logging.getLogger("alembic").setLevel(logging.WARNING)
     options = UsageServerOptions(
         listen=arguments.listen,

@@ -44,8 +44,9 @@ from xds_server.kubernetes.kubeconfig import read_kubeconfig
 from xds_server.kubernetes.leader import Leader
 from xds_server.kubernetes.resources import Key
 from xds_server.kubernetes.status_writer import StatusWriter
-from xds_server.processes import garbage_collector
+from xds_server.processes import garbage_collector, open_files
 from xds_server.processes.addresses import failed_to_listen, split
+from xds_server.run_options import MAX_STREAMS
 from xds_server.serving.events import Acked, Connected, Disconnected, Event, Nacked
 from xds_server.serving.metrics import Metrics
 from xds_server.serving.server import XdsServer
@@ -200,7 +201,8 @@ def _look_at(look: Callable[[], None], event: Event) -> None:
 async def _serve_xds(
     address: str, identity: EnvoyIdentity, authority: AuthoritySecret, store: Store, stack: AsyncExitStack
 ) -> None:
-    server = XdsServer(store, group_of=identity, credentials=rotating(authority.serving))
+    most = open_files.connections(MAX_STREAMS, open_files.raise_limit())
+    server = XdsServer(store, group_of=identity, max_streams=most, credentials=rotating(authority.serving))
     stack.push_async_callback(server.stop, 1.0)
     try:
         await server.start(address)

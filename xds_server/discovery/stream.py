@@ -183,6 +183,12 @@ class Stream:
             return tuple(self.watches)
         return tuple(type_ for type_, watch in self.watches.items() if watch.lacks(snapshot))
 
+    def has_all(self, snapshot: Snapshot) -> bool:
+        """True if the client has accepted all that it subscribes to in this snapshot."""
+        if snapshot is not self._snapshot:
+            return not self.watches
+        return not any(watch.lacks(snapshot) for watch in self.watches.values())
+
     def responses(
         self, snapshot: Snapshot | None, now: float, earlier: Iterable[Snapshot] = ()
     ) -> list[Response]:

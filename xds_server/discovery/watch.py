@@ -87,9 +87,9 @@ class Watch:
 
     def lacks(self, snapshot: Snapshot) -> bool:
         """True if the client has not accepted all that it subscribes to. The watch has been advanced to this snapshot."""
-        items = snapshot[self.type]
-        unsent = self.maybe_changed or self.resends or self.pending is not None
-        return bool(unsent) or any(name in items for name in self.rejected)
+        if self.maybe_changed or self.resends or self.pending is not None:
+            return True
+        return bool(self.rejected) and any(name in snapshot[self.type] for name in self.rejected)
 
     @property
     def size(self) -> int:

@@ -50,6 +50,16 @@ def options(
     ]
 
 
+def _waiting(streams: int) -> list[tuple[str, int]]:
+    """Return channel arguments that let a whole fleet wait for its turn: an Envoy has a stream for resources, and one for
+    load reports. With its own limits of 1,000 and 3,000, gRPC cancels new streams, and those clients try again later.
+    """
+    return [
+        ("grpc.server.max_pending_requests", max(1000, 2 * streams)),
+        ("grpc.server.max_pending_requests_hard_limit", max(3000, 2 * streams)),
+    ]
+
+
 _EARLIER = {
     "patience": "ack_timeout",
     "linger": "removal_delay",
@@ -100,7 +110,7 @@ class XdsServer:
         self._credentials, self._group_of = credentials, group_of
         self._load_reports = LoadReports() if load_reports is None else load_reports
         self._status_anywhere = status_anywhere
-        self._options = list(options() if channel_options is None else channel_options)
+        self._options = [*_waiting(max_streams), *(options() if channel_options is None else channel_options)]
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from xds_server.serving.first_config_slots import Slots
 from xds_server.serving.session import Context, GroupOf, Session
 from xds_server.serving.store import Store
 
+log = logging.getLogger(__name__)
+
+_REPORT_AGAIN = 60.0
+"""Seconds between two lines in the log about clients that are rejected because there are too many."""
 ADS = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
 
 SINGLE: dict[str, tuple[ResourceType, str]] = {
@@ -52,7 +57,7 @@ class ClientState:
     @property
     def current(self) -> bool:
         """True if the client has accepted everything that it subscribes to, in the served version."""
-        return not self.lacks
+        return self._stream.has_all(self._served)
 
     @property
     def lacks(self) -> tuple[ResourceType, ...]:
@@ -106,6 +111,7 @@ class Services:
         self._slots = Slots(first_at_once, self._limits.ack_timeout)
         self._secrets_anywhere = secrets_anywhere
         self._clock = clock
+        self._full_at: float | None = None
 
     def attach(self, server: grpc.aio.Server) -> None:
         """Add every service to a server."""
@@ -126,6 +132,16 @@ class Services:
             if wrong(session.group, session.node):
                 session.reconnect()
 
+    def _report_full(self) -> None:
+        """Log that clients are rejected, once a minute."""
+        if self._full_at is None or self._clock() - self._full_at >= _REPORT_AGAIN:
+            self._full_at = self._clock()
+            log.warning(
+                "rejected a client, because all streams are taken; its Envoy keeps what it has, or starts without a gateway "
+                "max_streams=%d",
+                self._max_streams,
+            )
+
     def _service(self, name: str, only: ResourceType | None, word: str) -> grpc.GenericRpcHandler[Any, Any]:
         methods = {f"Stream{word}": Protocol.SOTW, f"Delta{word}": Protocol.DELTA}
         return grpc.method_handlers_generic_handler(
@@ -139,6 +155,7 @@ class Services:
     def _serve(self, protocol: Protocol, only: ResourceType | None) -> Callable[..., Awaitable[None]]:
         async def serve(_requests: object, context: Context) -> None:
             if len(self.sessions) >= self._max_streams:
+                self._report_full()
                 await context.abort(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"this server has a limit of {self._max_streams} streams",
