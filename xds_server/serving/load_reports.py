@@ -142,11 +142,10 @@ class LoadReports:
         client = _Unproved(self._unproved, address, deadline)
         try:
             async with deadline:
-                first = await context.read()
-                if first is _END:
+                node = await _first_node(context)
+                if node is None:
                     return
                 client.must_send_within(None)
-                node = Node.of(_parsed(first).node)
                 if self._unproved[address] > limits.trusted:
                     group = await _group(node, context, group_of)
                     client.proved()
@@ -210,6 +209,12 @@ def _address(context: Context) -> str:
     """Return the address of a client without its port."""
     kind, _, rest = peer_of(context).partition(":")
     return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else kind
+
+
+async def _first_node(context: Context) -> Node | None:
+    """Return the node of the first message, None if the client ends the stream. The message, 60 KiB, is not kept."""
+    first = await context.read()
+    return None if first is _END else Node.of(_parsed(first).node)
 
 
 async def _group(node: Node, context: Context, group_of: GroupOf) -> str:
