@@ -130,7 +130,7 @@ _HEADS_OF_START = (
 
 _HEADS_OF_STORM = (
     *(
-        "listens after",
+        "answers probes after",
         "half connected",
         "all connected",
         "a change meanwhile has reached all",
