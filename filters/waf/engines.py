@@ -51,6 +51,7 @@ class _Child:
     def __init__(self, process: Process) -> None:
         self._process = process
         self.generation = -1
+        self.ended = asyncio.create_task(process.wait())
 
     @property
     def alive(self) -> bool:
@@ -79,7 +80,7 @@ class _Child:
         """End the process at once: it has nothing to finish."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        await self._process.wait()
+        await self.ended
 
 
 class Engines:
@@ -146,7 +147,7 @@ class Engines:
             try:
                 child = await self._started()
                 while True:
-                    job = await self._queue.get()
+                    job = await self._next(child)
                     await self._serve(child, job)
                     wait = FIRST_WAIT
             except (EngineError, OSError) as error:
@@ -156,6 +157,19 @@ class Engines:
                     await asyncio.shield(child.end())
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _next(self, child: _Child) -> _Job | None:
+        """The next request. Raises EngineError if the process ends before one comes, so that it is started again at once."""
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        getting = asyncio.create_task(self._queue.get())
+        try:
+            await asyncio.wait((getting, child.ended), return_when=asyncio.FIRST_COMPLETED)
+            if getting.done():
+                return getting.result()
+            raise EngineError("an engine process has ended")
+        finally:
+            getting.cancel()
 
     async def _started(self) -> _Child:
         command = (sys.executable, "-m", "filters.waf.engine_process", str(self._crs))
