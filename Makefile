@@ -16,7 +16,7 @@ from_debian = command -v $(2) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v 
 		&& { apt-get install --yes --quiet $(1) || { apt-get update --quiet && apt-get install --yes --quiet $(1); }; } >/dev/null; } \
 		|| echo "$(2) is missing, so the tests $(3) are skipped; on Debian: apt-get install $(1)"
 
-.PHONY: help setup browser prometheus waf kubernetes conformance demo demo-portal test unit check bench fuzz chaos golden docs pictures site sbom protos clean
+.PHONY: help setup browser prometheus waf kubernetes traefik conformance demo demo-portal test unit check bench fuzz chaos golden docs pictures site sbom protos clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -42,6 +42,9 @@ waf: $(READY) ## the OWASP Core Rule Set for the web application firewall, from 
 kubernetes: $(READY) ## a Kubernetes API server for the tests, built by Go once (8 minutes), if this is root
 	@$(call from_debian,iproute2,ip,with a Kubernetes API server)
 	@$(BIN)/python -m tests.support.kubernetes.build
+
+traefik: $(READY) ## Traefik for the tests that compare it with what is imported of it, built by Go once (15 minutes or more)
+	@$(BIN)/python -m tests.support.traefik
 
 conformance: $(READY) ## the official suite of the Gateway API against us, a PROFILE (GATEWAY-HTTP) or one TEST of it
 	@$(call from_debian,nftables,nft,of conformance)

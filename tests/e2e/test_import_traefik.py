@@ -1,6 +1,6 @@
 """A configuration in Traefik, and what is imported of it in Envoy: the same requests have the same results.
 
-Runs only where Traefik is built: ``python -m tests.support.traefik``.
+Runs only where Traefik is built: ``make traefik``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from tests.support.policy_server import Stacks
 from tests.support.traefik import Traefik, binary
 from xds_server.imports.kinds import FILE, import_files
 
-pytestmark = pytest.mark.skipif(
-    binary() is None, reason="Traefik is not built: python -m tests.support.traefik"
-)
+pytestmark = pytest.mark.skipif(binary() is None, reason="Traefik is not built: make traefik")
 
 CONFIGURATION = """
 http:
   routers:
     api: {rule: "Host(`api.example.com`) && PathPrefix(`/v1`)", service: one, middlewares: [strip]}
     api-admin: {rule: "Host(`api.example.com`) && PathPrefix(`/v1/admin`)", service: one, middlewares: [users]}
-    api-write: {rule: "Host(`api.example.com`) && Path(`/write`) && Method(`POST`, `PUT`)", service: two}
+    api-write: {rule: "Host(`api.example.com`) && Path(`/write`) && (Method(`POST`) || Method(`PUT`))", service: two}
     either: {rule: "Host(`a.example.com`) || Path(`/either`)", service: two, middlewares: [added]}
     headers: {rule: "Path(`/headers`) && Header(`x-kind`, `new`)", service: two, middlewares: [headers]}
     headers-old: {rule: "Path(`/headers`)", service: one}

@@ -1,4 +1,4 @@
-"""Traefik, built from its Go module: ``python -m tests.support.traefik`` (some 15 minutes). Nothing else needs it."""
+"""Traefik, built from its Go module by ``make traefik``: what is imported of its files is compared with it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Traefik:
 
     def __init__(self, dynamic: str, folder: Path, *, processors: int | None = None) -> None:
         found = binary()
-        assert found is not None, "python -m tests.support.traefik builds it"
+        assert found is not None, "make traefik builds it"
         self.port, self._admin = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         file, static = folder / "traefik-dynamic.yaml", folder / "traefik.yaml"

@@ -5,8 +5,10 @@ Source: Traefik 3, reference of the dynamic configuration.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import SplitResult
 
 from xds_server.gateway.document import Part
 from xds_server.imports import placeholders, several_methods, traefik_rules
@@ -15,6 +17,8 @@ from xds_server.imports.draft import url as split_url
 from xds_server.imports.source import Field
 from xds_server.imports.traefik_middlewares import Middlewares
 
+_ADDRESS = re.compile(r"[0-9.]+|.*:.*")
+"""An IP address in the place of a host name."""
 _PORTS = {"http": 80, "https": 443, "h2c": 80}
 
 
@@ -91,7 +95,9 @@ class _Traefik:
         router.read("ruleSyntax"), router.read("observability")
         service = router.text("service")
         if "redirect" not in value:
-            value |= self._action(service, router)
+            action = self._action(service, router)
+            rewrite = {**value.get("rewrite", {}), **action.pop("rewrite", {})}
+            value |= {**action, **({"rewrite": rewrite} if rewrite else {})}
         if not sure:
             policies |= CLOSED
         for key in ("listeners",):
@@ -197,10 +203,21 @@ class _Traefik:
             route["session_affinity"] = {"cookie": {"name": cookie.text("name", default="_traefik")}}
             cookie.read()
         if not balancer.true("passHostHeader", default=True):
-            route["rewrite"] = {"host": "auto"}
+            route["rewrite"] = {"host": self._host(balancer, urls)}
         balancer.read("responseForwarding")
         self._upstreams[name] = route
         return self.draft.add("upstreams", name, value)
+
+    def _host(self, balancer: Field, urls: Sequence[SplitResult]) -> str:
+        """Return the host that servers get, if it is not that of the client: Envoy knows only the names of several."""
+        hosts = {url.netloc for url in urls}
+        if len(hosts) == 1:
+            return hosts.pop()
+        if any(_ADDRESS.fullmatch(url.hostname or "") for url in urls):
+            self.draft.warn(
+                balancer, "servers without names get the client's host", "write rewrite.host at the routes"
+            )
+        return "auto"
 
     def _tls(self, balancer: Field) -> dict[str, Any]:
         transport = self._transports.get(balancer.text("serversTransport").partition("@")[0])
