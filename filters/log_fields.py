@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from filters.language import Percent, option
+from filters.model.geoip import ASN_HEADER, COUNTRY_HEADER
 from filters.model.identity import NAMESPACE
 
 METADATA = "xds.access_log"
@@ -150,6 +151,18 @@ FIELDS = (
         "attempts",
         "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "Requests to the upstream, with retries.",
+        default=False,
+    ),
+    Field(
+        "country",
+        f"%REQ({COUNTRY_HEADER.upper()})%",
+        "Country of the client (ISO 3166-1 alpha-2). It needs `geoip.countries`.",
+        default=False,
+    ),
+    Field(
+        "asn",
+        f"%REQ({ASN_HEADER.upper()})%",
+        "Number of the autonomous system of the client. It needs `geoip.asns`.",
         default=False,
     ),
     Field("grpc_status", "%GRPC_STATUS%", "gRPC status in words; `-` if there is none.", default=False),

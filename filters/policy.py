@@ -21,6 +21,7 @@ from google.protobuf import struct_pb2
 from google.protobuf.message import Message
 
 from filters.language import DataSource, Mistake, Problem
+from filters.model.geoip import NO_GEOIP, Geoip
 from filters.model.identity import Consumer, Plan, Provider
 from filters.reasons import Reason
 from filters.rules import Rule, RuleType
@@ -191,6 +192,8 @@ class Context:
     """The mocks of upstreams (`mock.settings.Mock`), by the names of the routes to them."""
     graphql_costs: Mapping[str, int] = field(default_factory=dict)
     """The most that a request of GraphQL may cost, by the name of its route."""
+    geoip: Geoip = NO_GEOIP
+    """The databases of countries and autonomous systems."""
 
     @property
     def mock(self) -> Any:
@@ -244,6 +247,7 @@ class Context:
             lifecycles=self.lifecycles,
             mocks=self.mocks,
             graphql_costs=self.graphql_costs,
+            geoip=self.geoip,
         )
 
 

@@ -16,6 +16,8 @@ class DataSource:
     """A value kept outside of the YAML."""
 
     REFERENCE: ClassVar[bool] = True
+    missing: ClassVar[str] = "paths are relative to the gateway's folder"
+    """The remedy if the file cannot be read."""
     file: str | None = option(
         "A file, relative to the gateway's folder.", default=None, example="certs/example.crt"
     )

@@ -41,7 +41,7 @@ def test_the_core_imports_no_policy(path: Path) -> None:
         ("secrets", ["oidc"]),
         ("cross_checks", ["jwt"]),
         ("route_key", ["validate"]),
-        ("own_headers", ["authentication"]),
+        ("own_headers", ["ip_access", "authentication"]),
         ("identifies", ["mtls", "jwt", "api_key", "basic_auth"]),
     ],
 )

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from envoy.config.route.v3 import route_pb2
 
+from tests.support.geoip import write_countries
 from tests.support.reading import read
 from xds_server.discovery.snapshot import Snapshot
 from xds_server.discovery.types import LISTENER, ROUTE
+from xds_server.gateway.reader import Reader
 from xds_server.translate import releases
 from xds_server.translate.translator import Translator
 
@@ -36,6 +38,13 @@ routes:
   packed: {path: /packed, upstream: users, policies: {compression: true}}
   typed: {path: /typed, upstream: users, policies: {compression: {content_types: [+json]}}}
   plain-text: {path: /text, upstream: users, response_headers: {set: {x-a: "%%SPAN_ID%%"}}}
+"""
+GEOIP = """
+listeners: {http: {port: 8080}}
+geoip: {countries: %s}
+routes:
+  open: {path: /open, respond: {body: ok}, policies: {ip_access: {deny: [192.0.2.1]}}}
+  home: {path: /home, respond: {body: ok}, policies: {ip_access: {allow: {countries: [KR]}}}}
 """
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference" / "versions.md"
 
@@ -88,6 +97,21 @@ def test_an_older_envoy_gets_compressors_without_the_fields_that_it_does_not_kno
     found, _ = releases.adapted(snapshot, f"envoy {release}")
     body = found[LISTENER]["0.0.0.0:8080"].body
     assert (b"content_type_matcher" in body, b"weaken_etag_on_compress" in body) == (types, weakened)
+
+
+def test_an_older_envoy_opens_no_database_and_closes_routes_that_need_one(tmp_path: Path) -> None:
+    write_countries(tmp_path / "c.mmdb", {"192.0.2.0/24": "KR"})
+    files = {"gateway.yaml": (GEOIP % (tmp_path / "c.mmdb")).encode()}
+    reading = Reader().read(files, lambda path: Path(path).read_bytes(), {})
+    assert reading.gateway is not None, reading.errors
+    snapshot = Translator().translate(reading.gateway)
+    assert b"/c.mmdb" in snapshot[LISTENER]["0.0.0.0:8080"].body
+    found, lacks = releases.adapted(snapshot, "envoy 1.39")
+    body = found[LISTENER]["0.0.0.0:8080"].body
+    assert b"/c.mmdb" not in body
+    assert b"x-geo-country" in body  # clients cannot forge it either
+    assert closed(found) == {"home"}
+    assert [one.path for one in lacks] == [("geoip",), ("routes", "home")]
 
 
 def test_what_a_release_has_in_full_is_the_same_snapshot(snapshot: Snapshot) -> None:

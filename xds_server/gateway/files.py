@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from filters.language import INVALID, DataSource, Decoder, Path, Problem, Problems, decoder_for
 from filters.language.problems import did_you_mean, short_repr
+from filters.model.geoip import Geoip
 from xds_server.gateway import document
 from xds_server.gateway.model import precedence_rank
 from xds_server.gateway.model.gateway import Sections
@@ -50,6 +51,7 @@ _WHOLE: dict[str, Decoder] = {
     "telemetry": decoder_for(Telemetry),
     "rollout": decoder_for(Rollout),
     "portal": decoder_for(Portal),
+    "geoip": decoder_for(Geoip),
 }
 """Sections with fixed keys, which are decoded as a whole."""
 _ITEMS: dict[str, Decoder] = {

@@ -19,8 +19,18 @@ from filters.grpc_transcoding.sources import ProtoErrors, ProtoFault, ProtoFile
 from filters.language import DataSource, Path, Place, Problem
 from filters.language.datasource import SecretSource
 from filters.language.problems import short_repr
+from filters.model.geoip import Geoip
 from filters.policy import Context
-from xds_server.gateway import certificates, checks, files, lifecycle, mocks, positions, unused
+from xds_server.gateway import (
+    certificates,
+    checks,
+    files,
+    geo_databases,
+    lifecycle,
+    mocks,
+    positions,
+    unused,
+)
 from xds_server.gateway.catalog_documents import DocumentProblems
 from xds_server.gateway.effective_policies import EffectivePolicies
 from xds_server.gateway.files import File
@@ -50,8 +60,8 @@ def no_folders(folder: str) -> Collection[str]:
     raise FileNotFoundError(2, "there is no such folder", folder)
 
 
-_PUBLISHED = frozenset(("catalog", "products", "portal"))
-"""Sections whose files no policy needs, so that a changed page translates no route again."""
+_PUBLISHED = frozenset(("catalog", "products", "portal", "geoip"))
+"""Sections whose files no policy needs, so that a changed page or database translates no route again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,8 @@ class Reader:
             problems += (problem for file in parsed.values() for problem in checks.references(file, names))
         problems += checks.check(sections, routes, ranked, parsed.values(), context, self._checked)
         problems += certificates.check(sections, context.contents, now)
+        problems += geo_databases.check(sections, documents)
+        documents = geo_databases.without_databases(documents, sections.geoip)
         problems += self._documents.of(sections.catalog, documents)
         problems += mocks.check(sections, context)
         problems += self._graphql.problems(sections, context.contents, policies)
@@ -165,7 +177,7 @@ class Reader:
                 joined[name] = old
             elif files.HINTS[name] is Policies:
                 joined[name] = Policies(merged)
-            elif files.HINTS[name] in (Telemetry, Rollout, Portal):
+            elif files.HINTS[name] in (Telemetry, Rollout, Portal, Geoip):
                 joined[name] = files.HINTS[name](**merged)
             else:
                 joined[name] = MappingProxyType({key: merged[key] for key in sorted(merged)})
@@ -180,6 +192,7 @@ class Reader:
             "consumers": sections.consumers,
             "plans": sections.plans,
             "errors": sections.errors,
+            "geoip": sections.geoip,
         }
         made: dict[str, Any] = {  # what is made again each time
             "upstreams": frozenset(sections.upstreams),
@@ -308,10 +321,7 @@ def load_sources(
                 _follow(source, contents, load)
             except OSError as error:
                 reason = error.strerror or type(error).__name__
-                message, remedy = (
-                    f"the file cannot be read: {reason}",
-                    "paths are relative to the gateway's folder",
-                )
+                message, remedy = f"the file cannot be read: {reason}", source.missing
                 problems.append(
                     Problem(
                         path=(*path, "file"),

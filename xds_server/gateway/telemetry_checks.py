@@ -27,6 +27,7 @@ def check(sections: Sections, routes: Sequence[FileRoutes], context: Context) ->
             remedy = f"write protocol: grpc in upstreams.{upstream}"
             yield Problem(path=("telemetry", *path), message=message, remedy=remedy)
     yield from _logged_secrets(telemetry, sections, routes)
+    yield from _unknown_origins(sections)
 
 
 def _logged_secrets(
@@ -55,3 +56,14 @@ def _logged_secrets(
             message = f"the {one[0]} '{one[1]}' contains {secret[one]}"
             remedy = "log the field consumer instead"
             yield Problem(path=("telemetry", *where), message=message, remedy=remedy)
+
+
+def _unknown_origins(sections: Sections) -> Iterator[Problem]:
+    """Yield a problem for each field that needs a database, because clients could write its value without one."""
+    for name, log in (sections.telemetry.access_logs or {}).items():
+        for number, field in enumerate(log.fields):
+            key = {"country": "countries", "asn": "asns"}.get(field, "")
+            if key and key not in sections.geoip:
+                message = f"the gateway has no database for the field '{field}'"
+                path = ("telemetry", "access_logs", name, "fields", number)
+                yield Problem(path=path, message=message, remedy=f"write geoip: {{{key}: /PATH.mmdb}}")

@@ -25,13 +25,14 @@ from google.protobuf import any_pb2
 
 from filters import body_limit, unverified_certificates
 from filters.error_overrides import ErrorOverride
+from filters.model.geoip import GEO_HEADERS
 from filters.model.identity import IDENTITY_HEADERS
 from filters.policy import HttpFilter, header
 from filters.uuid7 import GIVEN, uuid7_filter
 from xds_server.gateway.model.hosts import ANY_HOST
 from xds_server.gateway.model.listeners import DownstreamTls, Listener
 from xds_server.gateway.model.ports import Port
-from xds_server.gateway.model.telemetry import Telemetry, Tracing
+from xds_server.gateway.model.telemetry import Telemetry
 from xds_server.gateway.raw import merged
 from xds_server.translate import compositions, local_replies, names, routes, stand_ins, streams, tls
 from xds_server.translate.access_log import access_logs, connection_logs
@@ -81,6 +82,8 @@ class Common:
     """The chain of listeners with `bind: false`, of which there may be thousands; None if it is `filters` too."""
     explains: bool = True
     """Whether the gateway's own responses have a reason and a body that explains it."""
+    located: bool = False
+    """True if Envoy looks up the country or the autonomous system of clients."""
 
 
 def alt_svc(listener: Listener) -> str | None:
@@ -273,7 +276,7 @@ def _connection_manager(
             *map(_http_filter, common.filters),
             *_own_filters(listener, common),
         ],
-        early_header_mutation_extensions=[_without_claims(listener, common.telemetry.tracing)],
+        early_header_mutation_extensions=[_without_claims(listener, common)],
         use_remote_address=boolean(True),
         xff_num_trusted_hops=listener.trusted_proxies,
         internal_address_config=_no_internal_addresses(),
@@ -311,13 +314,15 @@ def _connection_manager(
     return manager
 
 
-def _without_claims(listener: Listener, traces: Tracing | None) -> extension_pb2.TypedExtensionConfig:
+def _without_claims(listener: Listener, common: Common) -> extension_pb2.TypedExtensionConfig:
     """Remove headers with which a client could claim an identity or another request towards upstreams."""
     underscores = listener.underscores_in_headers == "allow" or listener.envoy is not None
     known = () if listener.trust_identity else IDENTITY_HEADERS
-    identity = (name for name in known if underscores or "_" not in name)
+    known = (*known, *(GEO_HEADERS if common.located else ()))
+    claims = (name for name in known if underscores or "_" not in name)
+    traces = common.telemetry.tracing
     context = CONTEXT_HEADERS if traces is not None and not traces.trust_context else ()
-    removed = (*_RESERVED, *identity, *(() if listener.trusted_proxies else _PROXIES), *context)
+    removed = (*_RESERVED, *claims, *(() if listener.trusted_proxies else _PROXIES), *context)
     mutation = header_mutation_pb2.HeaderMutation()
     for name in removed:
         mutation.mutations.add(remove=name)

@@ -16,13 +16,14 @@ from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as ratelim
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 
+from filters.model.geoip import ASN_HEADER, COUNTRY_HEADER
 from filters.operators import SINCE
 from filters.pipeline import POLICIES
 from filters.policy import NewField
 from filters.rate_limit.policy import FILTER, STRICT_FILTER
 from xds_server.discovery.snapshot import Resource, Snapshot
 from xds_server.discovery.types import LISTENER, ROUTE, ResourceType
-from xds_server.translate import filter_chains, host_routes, names
+from xds_server.translate import filter_chains, geoip, host_routes, names
 from xds_server.translate.listeners import HCM
 from xds_server.translate.metrics import LOGGER as METRICS_LOGGER
 from xds_server.translate.protobuf import packed
@@ -274,6 +275,34 @@ def _without_alt_svc(resource: Resource) -> Resource:
     return Resource.of(table)
 
 
+def _without_geoip(snapshot: Snapshot) -> tuple[Snapshot, tuple[Lack, ...]]:
+    """Remove the filter with databases, and close routes with a policy that needs it: these Envoys end if they cannot open one."""
+
+    def drop(manager: hcm_pb2.HttpConnectionManager) -> None:
+        kept = [one for one in manager.http_filters if one.name != geoip.FILTER]
+        del manager.http_filters[:]
+        manager.http_filters.extend(kept)
+
+    def needs(route: route_components_pb2.Route) -> bool:
+        configs = route.typed_per_filter_config.values()
+        return any(name.encode() in one.value for one in configs for name in (COUNTRY_HEADER, ASN_HEADER))
+
+    if not any(geoip.FILTER.encode() in one.body for one in snapshot[LISTENER].values()):
+        return snapshot, ()
+    listeners = {name: _map_listener(one, drop) for name, one in snapshot[LISTENER].items()}
+    name, first = next(iter(sorted(snapshot[LISTENER].items())))
+    lack = Lack(
+        type=LISTENER,
+        name=name,
+        version=first.version,
+        path=("geoip",),
+        message="`geoip` needs Envoy 1.40, and requests have no country before it",
+    )
+    message = "policies by country or autonomous system need Envoy 1.40"
+    closed_, lacks = _close_routes(snapshot.replacing({LISTENER: listeners}), needs, message)
+    return closed_, (lack, *lacks)
+
+
 def _operators(since: Release) -> str:
     names = ", ".join(f"`%{name}%`" for name, first in sorted(SINCE.items()) if first == since)
     return f"{names} in headers"
@@ -291,5 +320,6 @@ NEEDS: tuple[Need, ...] = (
         for name, since in policy.since.items()
     ),
     *(Need(new.feature, new.since, _without_field(new)) for policy in POLICIES for new in policy.new_fields),
+    Need("`geoip`", (1, 40), _without_geoip),
     Need("client certificates over HTTP/3", (1, 40), _without_quic_client_certificates),
 )

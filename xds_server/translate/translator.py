@@ -46,6 +46,7 @@ from xds_server.translate import (
     compositions,
     endpoints,
     gateway_version,
+    geoip,
     listeners,
     names,
     routes,
@@ -161,13 +162,15 @@ class Translator:
         settings = (context, *chain.from_iterable((key, *values) for key, values in used.items()))
         filters, logs, rules = keep("policies", settings, self._of_policies, used, context)
         filters = keep("telemetry", (filters, sections.telemetry), _with_telemetry, filters, sections)
+        filters = keep("geoip", (filters, context.geoip), geoip.with_geoip, filters, context.geoip)
         http = any(one.protocol == "http" for one in sections.listeners.values())
         usage = sections.telemetry.usage
         logs = keep("usage", (logs, usage, "metering" in used), _with_usage, logs, usage, "metering" in used)
         common = keep(
             "common",
-            (filters, logs, sections.errors, sections.telemetry, "access_log" in used),
-            *(listeners.Common, filters, logs, sections.errors, sections.telemetry, "access_log" in used),
+            (filters, logs, sections.errors, sections.telemetry, "access_log" in used, context.geoip),
+            partial(listeners.Common, located=bool(context.geoip)),
+            *(filters, logs, sections.errors, sections.telemetry, "access_log" in used),
         )
         composed = keep(
             "compositions",

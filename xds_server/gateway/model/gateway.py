@@ -9,6 +9,7 @@ from typing import Any
 
 from filters.error_overrides import ErrorOverride
 from filters.language import DataSource, Place, option
+from filters.model.geoip import NO_GEOIP, Geoip
 from filters.model.identity import Consumer, Plan, Provider
 from filters.policy import Context
 from xds_server.gateway.model.catalog import Api
@@ -46,6 +47,7 @@ class Sections:
     errors: Mapping[str, ErrorOverride] = option(
         "Other status, headers or body for a named reason.", default=_EMPTY
     )
+    geoip: Geoip = option("Databases of countries and autonomous systems.", default=NO_GEOIP)
     telemetry: Telemetry = option("Access logs, traces and metrics.", default=NO_TELEMETRY)
     rollout: Rollout = option(
         "How a new version reaches the Envoys step by step, and when it is withdrawn.", default=NO_ROLLOUT
