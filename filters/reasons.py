@@ -26,7 +26,7 @@ class Reason:
 
     `when` is a CEL expression over Envoy's attributes, mostly over `response.code_details`. `status` is the status
     that the client gets, None for the status that Envoy chose. `title` and `detail` are those of the problem
-    (RFC 9457 section 3.1). With `detail_from_body` the detail is the text of Envoy's filter. `challenge` is a WWW-Authenticate for responses to which Envoy adds none. `own_body` keeps
+    (RFC 9457 section 3.1). With `detail_from_body` the detail is the text of Envoy's filter. `challenge` is a WWW-Authenticate for responses to which Envoy adds none. `retry_after` is a Retry-After in seconds (RFC 9110 section 10.2.3). `own_body` keeps
     the body that its author wrote, unless `errors:` overrides it.
     """
 
@@ -37,6 +37,7 @@ class Reason:
     challenge: str | None = None
     detail: str | None = None
     own_body: bool = False
+    retry_after: int | None = None
     detail_from_body: bool = False
 
 
@@ -80,6 +81,8 @@ and 504 to UNAVAILABLE, so that clients retry, 400 to INTERNAL, and 405 and 413 
 """
 
 
+SOON = 1
+"""Seconds after which a client may try again what was rejected because of load."""
 UNKNOWN = "2"
 """The gRPC status for any other HTTP status."""
 
@@ -156,6 +159,14 @@ REASONS: tuple[Reason, ...] = (
         title="Too many requests to the upstream are in progress",
         status=503,
         when=details_begin("upstream_reset_before_response_started{overflow"),
+        retry_after=SOON,
+    ),
+    Reason(
+        name="upstream_overloaded",
+        title="The upstream is overloaded",
+        status=503,
+        when=details("reached_concurrency_limit"),
+        retry_after=SOON,
     ),
     Reason(
         name="upstream_unreachable",
@@ -216,6 +227,7 @@ REASONS: tuple[Reason, ...] = (
         title="The gateway is overloaded",
         status=503,
         when=details_begin("overload"),
+        retry_after=SOON,
     ),
     Reason(
         name="upgrade_not_allowed",

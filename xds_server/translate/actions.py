@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 
+from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import regex_pb2
@@ -219,6 +220,8 @@ def _forward(route: Route, action: pb.RouteAction, grpc: bool) -> None:
     else:
         for backend in route.backends:
             _weighted(backend, action.weighted_clusters.clusters.add())
+    if route.priority == "high":
+        action.priority = base_pb2.HIGH
     if route.rewrite is not None:
         _rewrite(route.rewrite, route.match, action)
     if route.idle_timeout is not None:

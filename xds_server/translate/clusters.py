@@ -15,7 +15,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import http_pb2, percent_pb2, range_pb2
 
 from filters.policy_server import SERVICE, internal_cluster
-from xds_server.gateway.model.resilience import HealthCheck, OutlierDetection
+from xds_server.gateway.model.resilience import CircuitBreaker, HealthCheck, OutlierDetection
 from xds_server.gateway.model.upstreams import Upstream, UpstreamTls, parse_address
 from xds_server.gateway.raw import merged
 from xds_server.translate import composer_entry, endpoints, names, tls, usage_entry
@@ -27,6 +27,7 @@ INTERNAL_SERVICES: Mapping[str, str] = {
     composer_entry.SERVICE: "127.0.0.1:18003",
 }
 """The default addresses of our own services."""
+_USUAL = CircuitBreaker()
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _LB_POLICIES = {
@@ -220,7 +221,12 @@ def _circuit_breakers(upstream: Upstream) -> circuit_breaker_pb2.CircuitBreakers
     else:
         thresholds.retry_budget.budget_percent.value = limits.retry_budget
         thresholds.retry_budget.min_retry_concurrency.value = limits.min_retries
-    return circuit_breaker_pb2.CircuitBreakers(thresholds=[thresholds])
+    result = circuit_breaker_pb2.CircuitBreakers(thresholds=[thresholds])
+    if limits != _USUAL:  # Envoy's own limits for a high priority are the usual ones
+        high = result.thresholds.add()
+        high.CopyFrom(thresholds)
+        high.priority = base_pb2.HIGH
+    return result
 
 
 def _http_options(upstream: Upstream) -> http_protocol_options_pb2.HttpProtocolOptions:

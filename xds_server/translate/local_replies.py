@@ -140,7 +140,7 @@ def _to_web(reason: Reason, override: ErrorOverride) -> hcm_pb2.ResponseMapper:
     """
     status = override.status or reason.status
     message = header("grpc-message", _message(_body(reason, override, status)))
-    more = (message, *_challenge(reason), *_headers(override))
+    more = (message, *_reason_headers(reason), *_headers(override))
     return _web(cel_filter(reason.when), status, header(REASON_HEADER, reason.name), *more)
 
 
@@ -240,7 +240,7 @@ def _mapper(reason: Reason, override: ErrorOverride | None, with_version: bool) 
         headers_to_add=[
             header(REASON_HEADER, reason.name),
             _grpc_status(status),
-            *_challenge(reason),
+            *_reason_headers(reason),
             *_headers(override),
         ],
     )
@@ -263,9 +263,11 @@ def _grpc_status(status: int | None) -> base_pb2.HeaderValueOption:
     return header(GRPC_STATUS, grpc_status(asked, status))
 
 
-def _challenge(reason: Reason) -> Iterator[base_pb2.HeaderValueOption]:
+def _reason_headers(reason: Reason) -> Iterator[base_pb2.HeaderValueOption]:
     if reason.challenge is not None:
         yield header("www-authenticate", reason.challenge)
+    if reason.retry_after is not None:
+        yield header("retry-after", str(reason.retry_after))
 
 
 def _headers(override: ErrorOverride) -> Iterator[base_pb2.HeaderValueOption]:

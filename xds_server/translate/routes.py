@@ -23,7 +23,7 @@ from xds_server.gateway.model.paths import PathMatch
 from xds_server.gateway.model.policies import by_key
 from xds_server.gateway.model.routes import Route, ValueMatch
 from xds_server.gateway.raw import merged
-from xds_server.translate import names
+from xds_server.translate import adaptive_concurrency, names
 from xds_server.translate.actions import NEVER, shares, write_action
 from xds_server.translate.protobuf import boolean, duration, packed, uint64
 
@@ -136,11 +136,18 @@ def _add(part: RoutePart, result: pb.Route) -> None:
 
 
 def translate(
-    name: str, route: Route, settings: Mapping[str, Any], context: Context, *, grpc: bool = False
+    name: str,
+    route: Route,
+    settings: Mapping[str, Any],
+    context: Context,
+    *,
+    grpc: bool = False,
+    limited: Collection[str] = (),
 ) -> tuple[bytes, ...]:
     """Return a route as serialized Envoy routes, in the order in which Envoy tries them.
 
-    `grpc` is true if all its targets use gRPC. Raises Mistake for raw fields.
+    `grpc` is true if all its targets use gRPC. `limited` are the upstreams with `adaptive_concurrency`. Raises Mistake
+    for raw fields.
     """
     result = pb.Route(name=name)
     _match(route, route.methods, result.match)
@@ -163,6 +170,7 @@ def translate(
     pages = for_pages(name, settings, context) if variants else ()
     for share in shares(route, result):
         found += _upgrades(route, share)
+        adaptive_concurrency.enable(share, limited)
         if variants:
             found += [_variant(name, route, share, variant, pages) for variant in variants]
         else:

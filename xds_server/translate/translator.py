@@ -41,6 +41,7 @@ from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.telemetry import Usage
 from xds_server.gateway.model.upstreams import Upstream
 from xds_server.translate import (
+    adaptive_concurrency,
     clusters,
     composer_entry,
     compositions,
@@ -122,6 +123,8 @@ class Translator:
         self._surroundings: tuple[Any, ...] = ()
         self._grpc: frozenset[str] = frozenset()
         """The upstreams that use gRPC."""
+        self._limited: frozenset[str] = frozenset()
+        """The upstreams with `adaptive_concurrency`."""
         self._ports: tuple[Port, ...] = ()
         self._forget()
 
@@ -163,6 +166,8 @@ class Translator:
         filters, logs, rules = keep("policies", settings, self._of_policies, used, context)
         filters = keep("telemetry", (filters, sections.telemetry), _with_telemetry, filters, sections)
         filters = keep("geoip", (filters, context.geoip), geoip.with_geoip, filters, context.geoip)
+        upstreams = sections.upstreams
+        filters = keep("limits", (filters, upstreams), adaptive_concurrency.with_limits, filters, upstreams)
         http = any(one.protocol == "http" for one in sections.listeners.values())
         usage = sections.telemetry.usage
         logs = keep("usage", (logs, usage, "metering" in used), _with_usage, logs, usage, "metering" in used)
@@ -267,10 +272,12 @@ class Translator:
         grpc = frozenset(name for name, upstream in upstreams.items() if upstream.protocol == "grpc")
         if grpc != self._grpc:
             self._grpc = grpc
+        if (limited := adaptive_concurrency.adaptive(upstreams)) != self._limited:
+            self._limited = limited
         found = (
             *(context.providers, context.consumers, context.plans, context.contents),
             *(context.apis, context.lifecycles, context.subscribers, context.mocks),
-            *(context.graphql_costs, self._grpc),
+            *(context.graphql_costs, self._grpc, self._limited),
         )
         if len(self._surroundings) != len(found) or not all(map(is_, self._surroundings, found)):
             self._surroundings = found
@@ -399,7 +406,7 @@ class Translator:
 
     def _translated(self, ranked: Ranked, settings: Mapping[str, Any], context: Context) -> tuple[bytes, ...]:
         grpc = bool(ranked.route.targets) and self._grpc.issuperset(ranked.route.targets)
-        make = partial(routes.translate, grpc=grpc)
+        make = partial(routes.translate, grpc=grpc, limited=self._limited)
         return self._try(("routes", ranked.name), make, ranked.name, ranked.route, settings, context)
 
 
@@ -445,7 +452,8 @@ def _few(
         if policy.key in used
         for one in policy.http_filters(used[policy.key], context)
     }
-    return tuple(one for one in filters if one.always or one.name in names_used)
+    kept = (one.name in names_used or one.name.startswith(adaptive_concurrency.PREFIX) for one in filters)
+    return tuple(one for one, keep in zip(filters, kept, strict=True) if one.always or keep)
 
 
 def _with_telemetry(filters: tuple[HttpFilter, ...], sections: Sections) -> tuple[HttpFilter, ...]:

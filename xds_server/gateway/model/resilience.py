@@ -1,4 +1,4 @@
-"""What keeps failing and slow endpoints of an upstream from harm: health checks, outlier detection, circuit breakers."""
+"""What keeps failing and slow endpoints of an upstream from harm: health checks, outlier detection, limits of concurrent use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Literal
 
-from filters.language import Mistake, Percent, Shorthand, option
+from filters.language import Mistake, Percent, Shorthand, option, scalars
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class OutlierDetection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreaker:
-    """Limits of concurrent use; 503 above them."""
+    """Limits of concurrent use; 503 above them. Routes with `priority: high` have the same limits once more for themselves."""
 
     max_connections: int = option("Connections.", default=1024, minimum=1, maximum=2**32 - 1)
     max_pending: int = option(
@@ -88,3 +88,53 @@ class CircuitBreaker:
     min_retries: int = option(
         "Retries that the budget always allows.", default=3, minimum=0, maximum=2**32 - 1
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveConcurrency:
+    """A limit of requests at the same time that Envoy learns from their latency; 503 above it.
+
+    Each listener of each Envoy learns for itself. While requests take longer than they do without load, the limit falls
+    in proportion, at most by half in an interval. Otherwise it rises.
+    """
+
+    SHORTHAND: ClassVar[Shorthand] = Shorthand((str,), "the latency without load, such as 50ms")
+    latency: timedelta | None = option(
+        "The latency of requests while the service has little load, at the `percentile`.",
+        default=None,
+        minimum=0.001,
+    )
+    measure_every: timedelta | None = option(
+        "Envoy measures that latency itself this often. It lets only `min` requests through at the same time until it "
+        "has measured 50, and rejects the others, so clients should retry.",
+        default=None,
+        minimum=1,
+    )
+    percentile: Percent = option("The percentile of latencies that is compared.", default=Percent(90))
+    tolerance: Percent = option("The part by which the latency may be exceeded.", default=Percent(25))
+    interval: timedelta = option(
+        "The time after which the limit is calculated again.",
+        default=timedelta(milliseconds=100),
+        minimum=0.01,
+    )
+    min: int = option("The limit is never below this; it begins here.", default=10, minimum=1)
+    max: int = option("The limit is never above this.", default=1000, minimum=1)
+
+    @classmethod
+    def short(cls, value: Any) -> AdaptiveConcurrency:
+        """Return the limit for a latency. Raises Mistake."""
+        try:
+            result = cls(latency=scalars.duration(value))
+        except ValueError as error:
+            raise Mistake(str(error)) from None
+        if result.latency is None or result.latency < timedelta(milliseconds=1):
+            raise Mistake("expected a latency of at least 1 ms", "write a latency such as 50ms", value=value)
+        return result
+
+    def check(self) -> Iterator[Mistake]:
+        """Yield mistakes between the keys."""
+        if (self.latency is None) == (self.measure_every is None):
+            message = "exactly one of 'latency' and 'measure_every' is needed"
+            yield Mistake(message, "write latency: 50ms, or measure_every: 60s")
+        if self.max < self.min:
+            yield Mistake("'max' is below 'min'", "raise it", path=("max",), value=self.max)

@@ -231,6 +231,11 @@ class Route:
         "The status if only the method differs from those of the route, and no other route matches.",
         default=405,
     )
+    priority: Literal["default", "high"] = option(
+        "With `high`, the route has the limits of the upstream's `circuit_breaker` for itself, and its `adaptive_concurrency` "
+        "rejects none of its requests: in an overload, Envoy rejects the other routes first.",
+        default="default",
+    )
     order: int = option(
         "Decides between routes that are equally specific, before the name does: the smaller number wins.",
         default=0,

@@ -12,7 +12,12 @@ from typing import Any, ClassVar, Literal
 
 from filters.language import DataSource, Mistake, Percent, Raw, Shorthand, Size, option, scalars
 from filters.mock.settings import Mock
-from xds_server.gateway.model.resilience import CircuitBreaker, HealthCheck, OutlierDetection
+from xds_server.gateway.model.resilience import (
+    AdaptiveConcurrency,
+    CircuitBreaker,
+    HealthCheck,
+    OutlierDetection,
+)
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -232,6 +237,10 @@ class Upstream:
     health_check: HealthCheck | None = option("Active health checks.", default=None)
     outlier_detection: OutlierDetection | None = option("Eject failing endpoints for a while.", default=None)
     circuit_breaker: CircuitBreaker = option("Limits of concurrent use.", default=CircuitBreaker())
+    adaptive_concurrency: AdaptiveConcurrency | None = option(
+        "A limit of concurrent requests that follows the latency. Not for streams, whose duration is no latency.",
+        default=None,
+    )
     slow_start: SlowStart | None = option("round_robin and least_request only.", default=None)
     panic_threshold: Percent = option(
         "With fewer healthy endpoints than this share, all are used.", default=Percent(50)
@@ -289,6 +298,7 @@ class Upstream:
         if self.slow_start and self.load_balancing.policy not in ("round_robin", "least_request"):
             remedy = "use round_robin or least_request, or remove it"
             yield Mistake("this load balancing does not support slow_start", remedy, path=("slow_start",))
+        yield from self._latency()
         yield from self._health()
         yield from self._addresses()
         if self.tls is None or not self.tls.optional:
@@ -317,6 +327,11 @@ class Upstream:
                     value=address[0],
                 )
         yield from self._priorities()
+
+    def _latency(self) -> Iterator[Mistake]:
+        if self.adaptive_concurrency is not None and self.protocol == "tcp":
+            message = "only HTTP requests have a latency"
+            yield Mistake(message, "remove it", path=("adaptive_concurrency",))
 
     def _addresses(self) -> Iterator[Mistake]:
         if self.original_destination and self.endpoints:
