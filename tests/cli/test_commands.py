@@ -159,6 +159,16 @@ type User { id: ID! friends: [User!] @rest(upstream: "users", path: "/friends/{p
 """
 
 
+def test_explain_names_a_high_priority(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        "listeners: {http: {port: 8080}}\n"
+        "upstreams: {one: {endpoints: ['127.0.0.1:1']}}\n"
+        "routes: {a: {path: /a, upstream: one, priority: high}}\n"
+    )
+    assert main(["explain", str(tmp_path), "GET", "http://localhost:8080/a"]) == 0
+    assert "forwarded to the upstream one, with a high priority" in capsys.readouterr().out
+
+
 def test_explain_shows_the_calls_of_a_query(
     gateway: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -314,7 +314,8 @@ def _allowed(members: list[Ranked], path: str, query: str, request: Request) -> 
 
 def _action(route: Route) -> str:
     if route.upstream is not None:
-        return f"forwarded to the upstream {route.upstream}"
+        urgent = ", with a high priority" if route.priority == "high" else ""
+        return f"forwarded to the upstream {route.upstream}{urgent}"
     if route.split is not None:
         return "split over " + ", ".join(f"{_share(one)} ({one.weight})" for one in route.backends)
     if route.aggregate is not None:
