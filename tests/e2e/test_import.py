@@ -132,8 +132,9 @@ def test_a_gateway_of_kong(stacks: Stacks, backend: Backend) -> None:
     assert [
         get("/orders").status_code,
         get("/orders", "wrong").status_code,
+        get("/ordersx").status_code,  # Kong's prefix has this path too
         get("/ordersx", alice).status_code,
-    ] == [401, 401, 404]
+    ] == [401, 401, 401, 200]
     kept = get("/kept/x", bob, host="kept.example.com").json()
     assert (kept["path"], kept["headers"]["host"]) == ("/v2/kept/x", "kept.example.com")
     assert get("/things/12", bob).json()["path"] == "/v2/things/12"

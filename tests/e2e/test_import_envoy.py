@@ -124,6 +124,12 @@ REQUESTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("GET", "/limited", {}),
     ("GET", "/limited", {}),
     ("GET", "/", {}),
+    ("GET", "/closed", {}),
+    ("GET", "/closed/x", {}),
+    ("GET", "/closed.html", {}),
+    ("GET", "/close", {}),
+    ("GET", "/locked/x", {}),
+    ("GET", "/locked-x", {}),
 )
 
 
@@ -261,3 +267,10 @@ def test_what_has_no_equal_is_closed(gateways: Gateways) -> None:
     gateway = gateways.start(imported.files[FILE].decode().replace("$", "$$").replace("12345", "$port"))
     statuses = {gateway.get(path, headers=HOST).status_code for path in ("/health", "/orders", "/new?beta=1")}
     assert statuses == {403}
+
+
+def test_names_in_camel_case_are_an_error() -> None:
+    found = import_files("envoy", {"envoy.yaml": b"staticResources: {listeners: []}"})
+    assert [
+        "'staticResources' is not read" in str(one) for one in found.problems if one.severity == "error"
+    ] == [True]

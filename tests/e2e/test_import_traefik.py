@@ -33,6 +33,8 @@ http:
     secure: {rule: "Path(`/secure`)", service: one, middlewares: [to-https]}
     allowed: {rule: "Path(`/allowed`)", service: one, middlewares: [office]}
     large: {rule: "Path(`/large`)", service: one, middlewares: [small-bodies]}
+    staff: {rule: "PathPrefix(`/staff`)", service: one, middlewares: [users]}
+    rest: {rule: "PathPrefix(`/`)", service: one, priority: 1}
     anything: {rule: "Host(`any.example.com`)", service: both}
   services:
     one: {loadBalancer: {servers: [{url: "http://$one"}]}}
@@ -74,6 +76,9 @@ REQUESTS: tuple[tuple[str, str, dict[str, str], bytes], ...] = (
     ("POST", "/large", REST, b"12345678901"),
     ("GET", "/anything", ANY, b""),
     ("GET", "/nothing", REST, b""),
+    ("GET", "/staff/x", REST, b""),
+    ("GET", "/staff.html", REST, b""),
+    ("GET", "/staff.html", {**REST, **ANN}, b""),
 )
 
 

@@ -5,6 +5,7 @@ Source: Envoy's v3 API (envoy.config.bootstrap.v3.Bootstrap), with the names of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from xds_server.imports.envoy_values import address_of, milliseconds, type_of, t
 from xds_server.imports.envoy_values import secret as secret_of
 from xds_server.imports.source import Field
 
+_CAMEL_CASE = re.compile(r"[a-z]+([A-Z][a-z0-9]*)+")
 _VERSIONS = {
     "tls_minimum_protocol_version": "minimum_version",
     "tls_maximum_protocol_version": "maximum_version",
@@ -53,7 +55,19 @@ class _Envoy:
         self._clusters.report_unused()
         several_methods.require_all(self.draft)
         placeholders.add(self.draft)
+        for root in roots:
+            self._camel_case(root)
         self.draft.rest(roots)
+
+    def _camel_case(self, root: Field) -> None:
+        """Report names in the other form that Envoy reads, which may have rules of security."""
+        for one in root.unread():
+            names = [one.path[-1]] if one.path else list(one.value)
+            for name in names:
+                if _CAMEL_CASE.fullmatch(str(name)):
+                    self.draft.insecure(
+                        one, f"'{name}' is not read", "write names with underscores, such as static_resources"
+                    )
 
     def _bootstrap(self, root: Field) -> None:
         for name in _OURS:

@@ -67,9 +67,13 @@ class Filters:
                 ),
                 None,
             )
-            if own is not None:
+            if own is not None and own.true("disabled"):
                 own.text("@type")
-            if own.true("disabled") if own is not None else one.true("disabled"):
+                continue
+            if own is not None and _kind(own) == "FilterConfig":
+                own.text("@type"), own.read("is_optional")
+                own = own.get("config") or own
+            if own is None and one.true("disabled"):
                 continue
             sure &= self._one(one, _Route(match, before, value, policies, own))
         return sure
@@ -171,10 +175,12 @@ class Filters:
 
     def access(self, settings: Field, route: _Route) -> bool:
         """RBAC: rules about addresses are `ip_access`."""
-        found = (route.own.get("rbac") if route.own is not None else None) or settings
-        rules = found.get("rules")
-        if route.own is not None and route.own.get("rbac") is None:
-            return True
+        if route.own is not None and _kind(route.own) == "RBACPerRoute":
+            settings.read()
+            settings = route.own.get("rbac") or route.own  # without rules, it is off for this route
+        elif route.own is not None:
+            settings = route.own
+        rules = settings.get("rules") or settings.get("matcher")
         if rules is None:
             return True
         networks = _networks(rules)
@@ -260,6 +266,11 @@ class Filters:
         found.read()
         time = milliseconds(settings.get("delay", "fixed_delay")) or "a time"
         self._draft.warn(found, f"faults are not imported (a delay of {time}, or an abort)", "write fault")
+
+
+def _kind(field: Field) -> str:
+    """Return the name of the message that a configuration has, without its package, and note that it was read."""
+    return field.text("@type").rpartition(".")[2]
 
 
 def _networks(rules: Field) -> list[str] | None:

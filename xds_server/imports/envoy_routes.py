@@ -12,6 +12,7 @@ from xds_server.imports.envoy_filters import Filters
 from xds_server.imports.envoy_matches import Match, Unsupported
 from xds_server.imports.envoy_values import milliseconds
 from xds_server.imports.source import Field
+from xds_server.imports.text_prefixes import TEXT
 
 _STATUSES = {
     "MOVED_PERMANENTLY": 301,
@@ -72,9 +73,9 @@ class Routes:
                 route.read()
                 self._draft.warn(route, "a route before it has all its requests, so it is left out")
                 continue
-            self._other_paths(route, match)
             value = self._route((route, host, config), match, before, websocket)
-            name = self._draft.add("routes", self._name(route, host, match), value)
+            noted = {**value, **self._other_paths(route, match)}
+            name = self._draft.add("routes", self._name(route, host, match), noted)
             self._order(route, match, earlier)
             earlier.append(_Earlier(match, name, value))
         if host.text("require_tls", default="NONE") != "NONE":
@@ -89,8 +90,10 @@ class Routes:
             if domain == "*":
                 return []
             if "*" in domain and not domain.startswith("*."):
-                self._draft.warn(
-                    one, "hosts have a wildcard only as *.example.com, so this one is left out", ""
+                self._draft.insecure(
+                    one,
+                    "hosts have a wildcard only as *.example.com, so its requests get other routes",
+                    "write its hosts",
                 )
             elif domain not in found:
                 found.append(domain)
@@ -104,15 +107,15 @@ class Routes:
                    and not one.keys() & {"methods", "headers", "query"} for one in known):  # fmt: skip
             self._draft.add("routes", f"{host.text('name')}-not-found", value)
 
-    def _other_paths(self, route: Field, match: Match) -> None:
-        """Report that a prefix of Envoy is one of text, and here one of segments."""
-        prefix = route.get("match", "prefix")
-        text = prefix.text() if prefix is not None else ""
-        if prefix is not None and match.is_prefix and text.strip("/"):
-            end = (
-                f"{match.path} too" if text.endswith("/") else f"not {text}x, which has another route or none"
-            )
-            self._draft.warn(prefix, f"{match.path}/* has {end}", "see whether clients call it")
+    def _other_paths(self, route: Field, match: Match) -> dict[str, Any]:
+        """Report that a prefix of Envoy is one of text, and here one of segments. Returns the note for text_prefixes."""
+        field = route.get("match", "prefix")
+        text = field.text() if field is not None else ""
+        if field is None or not match.is_prefix or not text.strip("/"):
+            return {}
+        end = f"{match.path} too" if text.endswith("/") else f"not {text}x, which has another route or none"
+        self._draft.warn(field, f"{match.path}/* has {end}", "see whether clients call it")
+        return {} if text.endswith("/") else {TEXT: text}
 
     def _order(self, route: Field, match: Match, earlier: Sequence[_Earlier]) -> None:
         """Let earlier routes have the requests that match this one too, although this one is more specific here."""

@@ -18,6 +18,7 @@ from xds_server.imports.kong_plugins import Plugins
 from xds_server.imports.kong_tokens import Tokens
 from xds_server.imports.kong_upstreams import ignore
 from xds_server.imports.source import Field
+from xds_server.imports.text_prefixes import TEXT
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._~/%-]*")
 """What the traditional router before 3.0 took for a plain prefix and no regular expression."""
@@ -331,6 +332,8 @@ class _Kong:
                     f"Kong's prefix {text} also has {text}x, and {path}/* has only {text} and {text}/…",
                     f"write another route if clients call {text}x",
                 )
+                yield {"path": f"{path}/*", TEXT: text}
+                continue
             yield {"path": f"{path}/*"}
 
     def _expression(self, expression: Field) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from xds_server.imports.draft import CLOSED, Draft, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.nginx_directives import Directive, inherited
 from xds_server.imports.nginx_policies import Policies
+from xds_server.imports.text_prefixes import TEXT
 
 _SILENT = frozenset(
     ("events", "worker_processes", "user", "pid", "error_log", "worker_rlimit_nofile", "load_module", "access_log", "log_format", "sendfile", "tcp_nopush",
@@ -255,6 +256,7 @@ class _Nginx:
                 f"nginx's prefix {path} also has {path}x, and {prefix}/* has only {path} and {path}/…",
                 f"write another route if clients call {path}x",
             )
+            return [{"path": f"{prefix}/*", TEXT: path}]
         return [{"path": f"{prefix}/*"}]
 
     def _action(self, levels: Sequence[Directive], place: Directive) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+from xds_server.imports.text_prefixes import TEXT
+
 _TOKEN = re.compile(r"\s*(?:(&&|\|\||!|\(|\))|([A-Za-z]+)\s*\(\s*((?:`[^`]*`|\"[^\"]*\"|'[^']*')(?:\s*,\s*(?:`[^`]*`|\"[^\"]*\"|'[^']*'))*)\s*\))")  # fmt: skip
 _TEXT = re.compile(r"`([^`]*)`|\"([^\"]*)\"|'([^']*)'")
 _MOST = 64
@@ -146,6 +148,8 @@ def _add(found: dict[str, Any], one: Matcher) -> None:
         _once(found, "path", values[0])
     elif name == "PathPrefix":
         _once(found, "path", values[0].rstrip("/") + "/*")
+        if not values[0].endswith("/"):
+            found[TEXT] = values[0]
     elif name == "PathRegexp":
         anchored = values[0] if values[0].startswith("^") else f".*{values[0]}"
         _once(found, "path", f"~{anchored}" + ("" if values[0].endswith("$") else ".*"))
