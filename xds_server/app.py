@@ -47,7 +47,7 @@ from xds_server.processes import garbage_collector, open_files
 from xds_server.processes.addresses import Wanted, ensure_free, failed_to_listen, split
 from xds_server.proxy.envoy import EnvoySupervisor
 from xds_server.restart_state import restore
-from xds_server.run_options import ADMIN, CONSOLE, XDS, RunOptions
+from xds_server.run_options import ADMIN, CONSOLE, LARGE_FLEET, MAX_STREAMS, XDS, RunOptions
 from xds_server.serving import groups, metrics, tls
 from xds_server.serving.load_reports import LoadReports
 from xds_server.serving.server import XdsServer
@@ -356,10 +356,13 @@ def _servers(
 
 
 def _max_streams(wanted: int) -> int:
-    """Return how many streams the fleet may have. A low limit of open files is raised, and logged if that is not enough."""
+    """Return how many streams the fleet may have. A low limit of open files is raised, and logged if that is not enough.
+
+    It is enough for the default if it allows a large fleet.
+    """
     files = open_files.raise_limit()
     most = open_files.connections(wanted, files)
-    if most < wanted:
+    if most < (LARGE_FLEET if wanted == MAX_STREAMS else wanted):
         log.warning(
             "the limit of open files allows fewer xDS clients than --max-streams; raise it (LimitNOFILE= of systemd, "
             "ulimit -n), or lower --max-streams max_streams=%d open_files=%d clients=%d",

@@ -19,6 +19,8 @@ XDS, ADMIN, CONSOLE = "--xds", "--admin", "--console"
 """Flags of `xds run` for the addresses at which it listens."""
 MAX_STREAMS = 20_000
 """The default of --max-streams: memory for each one is some 90 KiB."""
+LARGE_FLEET = 5_000
+"""Streams that one control plane should have at most, because more need replicas (docs/explanation/scale.md)."""
 USAGE_STORE, USAGE_SPOOL = "sqlite:///xds-usage.db", Path("xds-usage.spool")
 """The store and the spool of usage, in the working directory."""
 
