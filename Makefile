@@ -79,6 +79,7 @@ fuzz: $(READY) ## look for input that breaks the gRPC server, for SECONDS (60)
 	$(BIN)/python -m tests.fuzz.unary_server $(or $(SECONDS),60)
 
 chaos: $(READY) ## let a fleet under load fail at random for SECONDS (3600), and check each response, if this is root
+	@$(call from_debian,gcc,cc,of chaos)
 	@$(call from_debian,nftables,nft,of chaos)
 	@$(call from_debian,iproute2,ip,of chaos)
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),3600) --seed $(or $(SEED),1)

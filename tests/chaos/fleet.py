@@ -162,6 +162,8 @@ def fleet(folder: Path) -> Iterator[Fleet]:
     finally:
         for part in made.parts.values():
             part.process.stop(signal.SIGKILL)
+        for host in made.hosts.values():
+            host.take_disk_away()
 
 
 def write_gateway(made: Path, services: Iterable[str]) -> None:

@@ -90,6 +90,10 @@ class Host:
         except OSError:  # the disk is full
             pass
 
+    def take_disk_away(self) -> None:
+        """Unmount the disk, when no process needs it any more."""
+        call("umount", "--lazy", str(self.disk))
+
     def free_disk(self) -> None:
         (self.disk / "filling").unlink(missing_ok=True)
 
