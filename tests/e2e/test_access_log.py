@@ -9,6 +9,7 @@ from tests.support.backend import Backend
 from tests.support.envoy import for_this_envoy
 from tests.support.folder import filled, snapshot
 from tests.support.gateway import Gateways
+from tests.support.geoip import write_asns, write_countries
 from tests.support.ports import free_port
 from tests.support.validate import complaint
 from xds_server.translate.static import bootstrap
@@ -64,6 +65,7 @@ def test_every_request_leaves_a_line(tmp_path: Path, backend: Backend) -> None:
 
 
 OF_ALL_KINDS = """
+geoip: {countries: $folder/countries.mmdb, asns: $folder/asns.mmdb}
 listeners:
   requests: {port: 8080}
   connections: {port: 8081, protocol: tcp}
@@ -77,6 +79,8 @@ telemetry:
 """
 
 
-def test_envoy_accepts_every_field_of_requests_connections_and_sessions() -> None:
-    text = filled(OF_ALL_KINDS, fields=", ".join(field.name for field in FIELDS))
+def test_envoy_accepts_every_field_of_requests_connections_and_sessions(tmp_path: Path) -> None:
+    write_countries(tmp_path / "countries.mmdb", {"192.0.2.0/24": "KR"})
+    write_asns(tmp_path / "asns.mmdb", {"192.0.2.0/24": 64500})
+    text = filled(OF_ALL_KINDS, folder=tmp_path, fields=", ".join(field.name for field in FIELDS))
     assert complaint(bootstrap(for_this_envoy(snapshot(text)))) is None
