@@ -5,59 +5,24 @@ Behind trusted proxies too, the address is the client's own.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from envoy.config.core.v3 import address_pb2
 from envoy.config.rbac.v3 import rbac_pb2
-from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb2
-from google.protobuf import wrappers_pb2
 
-from filters.language import Mistake, Path, option
-from filters.language.problems import did_you_mean
-from filters.model.geoip import ASN_HEADER, COUNTRIES, COUNTRY_HEADER, GEO_HEADERS, LARGEST_ASN
+from filters.clients import ClientKind, Clients, check_networks, missing_databases, principals
+from filters.language import Mistake, option
+from filters.model.geoip import GEO_HEADERS
 from filters.policy import Context, HttpFilter, Policy, RoutePart, Stage
 from filters.reasons import Reason, details
 
 FILTER = "xds.ip_access"
 DENIED, COUNTRY_DENIED, ASN_DENIED = "ip_denied", "country_denied", "asn_denied"
+_REASONS: dict[ClientKind, str] = {"addresses": DENIED, "countries": COUNTRY_DENIED, "asns": ASN_DENIED}
 _Key = Literal["allow", "deny"]
 _KEYS: tuple[_Key, ...] = ("allow", "deny")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clients:
-    """Clients that are in any of these lists."""
-
-    addresses: tuple[str, ...] = option("Addresses and networks (CIDR).", default=(), narrows=True)
-    countries: tuple[str, ...] = option(
-        "Countries (ISO 3166-1 alpha-2, such as KR), which need `geoip.countries`.", default=(), narrows=True
-    )
-    asns: tuple[int, ...] = option(
-        "Numbers of autonomous systems, the networks of one operator, which need `geoip.asns`.",
-        default=(),
-        minimum=1,
-        maximum=LARGEST_ASN,
-        narrows=True,
-    )
-
-    def check(self) -> Iterator[Mistake]:
-        """Yield a mistake for each entry that is no network or no country."""
-        if not (self.addresses or self.countries or self.asns):
-            yield Mistake("no client is named", "write addresses: [192.0.2.0/24], or countries: [KR]")
-        yield from _check_networks(self.addresses, ("addresses",))
-        for number, code in enumerate(self.countries):
-            if code not in COUNTRIES:
-                near = "write GB" if code.upper() == "UK" else did_you_mean(code.upper(), COUNTRIES)
-                yield Mistake(
-                    "not a country",
-                    near or "write a code of ISO 3166-1 alpha-2, such as KR",
-                    path=("countries", number),
-                    value=code,
-                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,43 +48,13 @@ class IpAccessSettings:
             yield Mistake("neither 'allow' nor 'deny'", "write deny: [192.0.2.0/24]")
         for key, entries in (("allow", self.allow), ("deny", self.deny)):
             if not isinstance(entries, Clients):
-                yield from _check_networks(entries, (key,))
-
-
-def _check_networks(entries: Iterable[str], path: Path) -> Iterator[Mistake]:
-    for number, entry in enumerate(entries):
-        try:
-            ipaddress.ip_network(entry)
-        except ValueError as error:
-            remedy = "write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
-            if entry in COUNTRIES:
-                remedy = f"write {{countries: [{entry}]}} instead of the list"
-            yield Mistake(f"not a network: {error}", remedy, path=(*path, number), value=entry)
-
-
-def _address(entry: str) -> rbac_pb2.Principal:
-    network = ipaddress.ip_network(entry)
-    cidr = address_pb2.CidrRange(
-        address_prefix=str(network.network_address),
-        prefix_len=wrappers_pb2.UInt32Value(value=network.prefixlen),
-    )
-    return rbac_pb2.Principal(remote_ip=cidr)
-
-
-def _header(name: str, value: str) -> rbac_pb2.Principal:
-    matcher = route_components_pb2.HeaderMatcher(name=name)
-    matcher.string_match.exact = value
-    return rbac_pb2.Principal(header=matcher)
+                yield from check_networks(entries, (key,))
 
 
 def _principals(clients: Clients) -> dict[str, list[rbac_pb2.Principal]]:
     """Return the clients by the reason for which they are denied."""
-    found = {
-        DENIED: [_address(entry) for entry in clients.addresses],
-        COUNTRY_DENIED: [_header(COUNTRY_HEADER, code) for code in clients.countries],
-        ASN_DENIED: [_header(ASN_HEADER, str(number)) for number in clients.asns],
-    }
-    return {reason: some for reason, some in found.items() if some}
+    found = principals(clients)
+    return {_REASONS[kind]: some for kind, some in found.items() if some}
 
 
 def _rules(settings: IpAccessSettings) -> rbac_pb2.RBAC:
@@ -159,12 +94,8 @@ class IpAccess(Policy[IpAccessSettings]):
 
     def check(self, settings: IpAccessSettings, context: Context) -> Iterable[Mistake]:
         """Yield a mistake for countries and autonomous systems without a database."""
-        databases = (("countries", context.geoip.countries), ("asns", context.geoip.asns))
         for key in _KEYS:
-            for kind, database in databases:
-                if getattr(settings.clients(key), kind) and database is None:
-                    message = f"the gateway has no database for '{kind}'"
-                    yield Mistake(message, f"write geoip: {{{kind}: /PATH.mmdb}}", path=(key, kind))
+            yield from missing_databases(settings.clients(key), context.geoip, key)
 
     def own_headers(self, context: Context) -> Iterable[str]:
         return GEO_HEADERS if context.geoip else ()

@@ -4,6 +4,7 @@ from typing import Any
 
 from filters.access_log import AccessLog
 from filters.authorization.authorize import Authorize
+from filters.browser_challenge.policy import BrowserChallenge
 from filters.cache.policy import Cache
 from filters.compression import Compression
 from filters.cors import Cors
@@ -39,6 +40,7 @@ POLICIES: tuple[Policy[Any], ...] = (
     Cors(),
     Validate(),
     IpAccess(),
+    BrowserChallenge(),
     Csrf(),
     Authentication(),
     Oidc(),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from importlib import resources
 
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
 from google.protobuf import struct_pb2, wrappers_pb2
 
+from filters import lua_literals
 from filters.identity import script_rules
 from filters.identity.htpasswd import has_slow
 from filters.identity.script_rules import JwtRule, OidcRule, ScriptRule, TokenPlaces
@@ -31,7 +31,7 @@ OWN_LIST = "consumers"
 _CODE = "\n".join(
     [
         script_rules.preamble(),
-        *(resources.files(__package__).joinpath(name).read_text() for name in ("sha.lua", "identity.lua")),
+        lua_literals.script({}, "sha.lua", "identity/identity.lua"),
     ]
 )
 _UNSAFE = re.compile(rb"[^A-Za-z0-9 ._:/@=+,$-]")
