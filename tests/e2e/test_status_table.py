@@ -42,6 +42,7 @@ routes:
   kind: {path: /t.T/Kind, upstream: echo, policies: {validate: {content_types: [text/plain]}}}
   size: {path: /t.T/Size, upstream: echo, policies: {validate: {max_body: 1B}}}
   ip: {path: /t.T/Ip, upstream: echo, policies: {ip_access: {deny: [127.0.0.0/8]}}}
+  challenge: {path: /t.T/Challenge, upstream: echo, policies: {browser_challenge: true}}
   csrf: {path: /t.T/Csrf, upstream: echo, policies: {csrf: true}}
   jwt: {path: /t.T/Jwt, upstream: echo, policies: {jwt: corp}}
   key: {path: /t.T/Key, upstream: echo, policies: {api_key: true}}
@@ -121,6 +122,7 @@ TABLE = (
     Row("validate", "Kind", 415, "unsupported_media_type", 3),
     Row("validate", "Size", 413, "body_too_large", 8),
     Row("access", "Ip", 403, "ip_denied", 7),
+    Row("access", "Challenge", 403, "browser_challenge_required", 7),
     Row("access", "Csrf", 403, "csrf_denied", 7, {"origin": "https://other.test"}),
     Row("authenticate", "Jwt", 401, "jwt_missing", 16),
     Row("authenticate", "Jwt", 401, "jwt_malformed", 16, {"authorization": "Bearer x"}),
