@@ -189,6 +189,47 @@ async def test_the_first_failed_call_of_the_file_decides_the_status() -> None:
     assert problem(await running) == (502, "call_failed", "b")  # it is before c, which has failed first
 
 
+async def test_calls_that_end_before_they_begin_are_not_made() -> None:
+    aggregate = {
+        "calls": {
+            "write": {"method": "POST"},
+            "bad": {"path": "/bad?n={query:t}"},
+            "later": {"method": "POST"},
+            "after": {"method": "POST", "path": "/after?x={call:later.id}"},
+        }
+    }
+    calls = Calls()
+    response = await answer(aggregate, calls)
+    assert problem(response) == (400, "value_missing", "bad")
+    report = {"write": "done", "bad": "not_made", "later": "not_made", "after": "not_made"}
+    assert json.loads(response.body)["calls"] == report
+    assert calls.paths() == ["/write"]
+
+
+async def test_a_call_does_not_wait_for_one_that_was_not_made() -> None:
+    aggregate = {
+        "calls": {"c": {"path": "/users/{call:d.id}"}, "x": {"path": "/users/{query:t}"}, "d": {}},
+    }
+    calls = Calls()
+    async with asyncio.timeout(30):
+        response = await answer(aggregate, calls)
+    assert problem(response) == (400, "value_missing", "x")
+    assert calls.made == []
+
+
+@pytest.mark.parametrize("optional", [False, True])
+async def test_the_cause_decides_and_not_the_call_that_uses_its_answer(optional: bool) -> None:
+    aggregate = {
+        "calls": {
+            "first": {"path": "/first/{call:second.id}"},
+            "second": {"path": "/second/{call:third.id}", "optional": optional},
+            "third": {},
+        },
+    }
+    response = await answer(aggregate, Calls(third=status(404)))
+    assert problem(response) == (404, "call_rejected", "third")
+
+
 async def test_calls_that_change_nothing_are_given_up_and_others_awaited() -> None:
     first, late = asyncio.Event(), asyncio.Event()
     calls = Calls(a=(first, status(403)), read=asyncio.Event(), write=late)
@@ -217,7 +258,7 @@ async def test_a_write_without_an_answer_may_have_been_done() -> None:
     plan: dict[str, Any] = {"calls": {"a": {"method": "POST"}, "b": {"method": "PUT"}}}
     response = await answer(plan, Calls(a=CallFailed("timeout", "")))
     assert problem(response) == (504, "call_timeout", "a")
-    assert json.loads(response.body)["calls"] == {"a": "unknown", "b": "done"}
+    assert json.loads(response.body)["calls"] == {"a": "unknown", "b": "not_made"}
 
 
 async def test_the_client_that_leaves_cancels_the_calls() -> None:

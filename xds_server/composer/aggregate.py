@@ -7,7 +7,8 @@ A required call that fails ends the request. Of several, the first in the order 
 - a timeout is 504;
 - everything else is 502: a 5xx, an upstream that cannot be reached, an answer that is no JSON or is too large.
 
-The calls before it in the file go on, because they may decide the status. Of those behind it, calls that have not begun
+A call that uses the answer of a required one that failed is not made. The other calls before it in the file go on,
+because they may decide the status. Of those behind it, calls that have not begun
 are not made, and calls that change nothing are given up. Calls that change something are awaited, and the response
 reports what became of each.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from xds_server.composer import aggregate_response
@@ -86,7 +88,8 @@ class _Run:
         self._plan, self._request, self._caller, self._values = plan, request, caller, values
         self._loop = asyncio.get_running_loop()
         self._deadline = None if plan.timeout is None else self._loop.time() + plan.timeout
-        self._failures: dict[str, Failure] = {}
+        self._failures = {one.name: Failure("not_made") for one in plan.calls}
+        """Why each call has no answer. A call with an answer is not in it."""
         self._ended = {name: self._loop.create_future() for name in plan.awaited}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
@@ -99,7 +102,11 @@ class _Run:
         if len(self._plan.order) == 1:
             await self._make(self._plan.order[0])
             return
-        self._tasks = {one.name: self._loop.create_task(self._make(one)) for one in self._plan.order}
+        for one in self._plan.order:
+            task = self._tasks[one.name] = self._loop.create_task(self._make(one))
+            if (ended := self._ended.get(one.name)) is not None:
+                # not by the task itself, which may be cancelled before it begins
+                task.add_done_callback(partial(_end, ended))
         try:
             await asyncio.wait(self._tasks.values())
         except asyncio.CancelledError:
@@ -111,19 +118,22 @@ class _Run:
                 task.result()
 
     async def _make(self, call: PlannedCall) -> None:
-        failure: Failure | None = Failure("not_made")
-        try:
-            for name in call.after:
-                await asyncio.shield(self._ended[name])
-            if self._failed is None or call.position < self._failed:
-                failure = await self._outcome(call)
-        finally:
-            if failure is not None:
-                self._failures[call.name] = failure
-                if not call.optional and failure.why != "not_made":
-                    self._give_up(call.position)
-            if (ended := self._ended.get(call.name)) is not None and not ended.done():
-                ended.set_result(None)
+        for name in call.after:
+            await asyncio.shield(self._ended[name])
+        if (self._failed is not None and call.position > self._failed) or self._waited_in_vain(call):
+            return
+        failure = await self._outcome(call)
+        if failure is None:
+            del self._failures[call.name]
+        else:
+            self._failures[call.name] = failure
+            if not call.optional:
+                self._give_up(call.position)
+
+    def _waited_in_vain(self, call: PlannedCall) -> bool:
+        """True if a call uses the answer of one that has none because a required call failed."""
+        failures = ((name, self._failures[name]) for name in call.after if name in self._failures)
+        return any(one.why == "not_made" or name in self._plan.required for name, one in failures)
 
     def _give_up(self, position: int) -> None:
         """End calls that are of no use since a required one has failed."""
@@ -238,6 +248,11 @@ class _Run:
                 yield one.name, "given_up" if one.name in self._begun else "not_made"
             else:
                 yield one.name, "unknown" if failure.why in _UNKNOWN else "failed"
+
+
+def _end(ended: asyncio.Future[None], _task: asyncio.Task[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _rejection(failure: Failure) -> tuple[str, int | None]:

@@ -52,6 +52,8 @@ class AggregatePlan:
     order: tuple[PlannedCall, ...]
     awaited: frozenset[str]
     """The calls whose answers others use."""
+    required: frozenset[str]
+    """The calls that are not optional."""
     response: Template | None
     errors: bool
     max_answer: int
@@ -73,6 +75,7 @@ def load(content: bytes) -> AggregatePlan:
         calls=calls,
         order=_ordered(calls),
         awaited=frozenset(name for one in calls for name in one.after),
+        required=frozenset(one.name for one in calls if not one.optional),
         response=found["response"],
         errors=found["errors"],
         max_answer=found["max_answer"],
