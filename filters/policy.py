@@ -173,6 +173,8 @@ class Context:
     effective: Mapping[str, Any] = field(default_factory=dict)
     path_regex: str = ""
     forwards: bool = False
+    composition: str = ""
+    """The name of the rule by which the composer answers the route, which changes with its content; "" if it does not."""
     trailers: bool = False
     """True if trailers of requests may reach an upstream. Envoy drops them before upstreams that speak HTTP/1."""
     errors: Mapping[str, Any] = field(default_factory=dict)
@@ -224,6 +226,7 @@ class Context:
         path_regex: str = "",
         *,
         forwards: bool = False,
+        composition: str = "",
         shape: Shape | None = None,
     ) -> Context:
         """The context of one route. It does not use dataclasses.replace, which is slow for many routes."""
@@ -238,6 +241,7 @@ class Context:
             effective=effective,
             path_regex=path_regex,
             forwards=forwards,
+            composition=composition,
             trailers=self.trailers,
             errors=self.errors,
             shape=shape,

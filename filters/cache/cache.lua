@@ -256,6 +256,31 @@ local function caller(identity)
   return table.concat(parts, ",")
 end
 
+-- A value of an identity as one text, in which no two values are alike.
+local function written(value)
+  if type(value) ~= "table" then
+    local text = tostring(value)
+    return type(value):sub(1, 1) .. #text .. ":" .. text
+  end
+  local parts = {}
+  for key, one in pairs(value) do
+    parts[#parts + 1] = written(key) .. written(one)
+  end
+  table.sort(parts)
+  return "{" .. table.concat(parts) .. "}"
+end
+
+-- All that is known of the caller, without some claims.
+local function whole_caller(identity, but)
+  local claims = {}
+  for name, value in pairs(identity.claims or {}) do
+    if not but[name] then
+      claims[name] = value
+    end
+  end
+  return sha256(written(identity.plan) .. written(claims))
+end
+
 -- What the response belongs to: a caller, a claim and so on. nil if the request has no such value, so that nothing is shared.
 local function owner(handle, rule)
   if #rule.by == 0 then
@@ -270,6 +295,9 @@ local function owner(handle, rule)
       local identity = identity_of(handle)
       if by.kind == "caller" then
         value = caller(identity)
+        if value ~= nil and by.but ~= nil then
+          value = value .. "," .. whole_caller(identity, by.but)
+        end
       elseif by.kind == "claim" then
         value = claim_of(identity, by.paths)
       else

@@ -50,6 +50,23 @@ _KEPT = (":status", "date", "server", "set-cookie", "x-request-id")
 """Headers of a response that stay if a stored one takes its place."""
 
 
+_OF_ONE_TOKEN = (
+    *(
+        "acr",
+        "at_hash",
+        "auth_time",
+        "c_hash",
+        "exp",
+        "iat",
+        "jti",
+        "nbf",
+        "nonce",
+        "s_hash",
+        "session_state",
+    ),
+    *("sid", "uti"),
+)
+"""Claims that differ between the tokens of one caller, and say nothing about who that is."""
 _ALL = 1_000
 """More values than a header has."""
 
@@ -96,7 +113,7 @@ def _rule(settings: CacheSettings, context: Context) -> dict[str, Any]:
         "methods": _set(settings.methods),
         "statuses": _set(settings.statuses),
         "vary": sorted({name.lower() for name in settings.vary}),
-        "by": [_owner(one) for one in owners if one != "shared"],
+        "by": [_owner(one, context) for one in owners if one != "shared"],
         "override": settings.override,
         "obey": settings.obey_clients,
         "stale": int(settings.stale_while_revalidate.total_seconds()),
@@ -110,13 +127,16 @@ def _rule(settings: CacheSettings, context: Context) -> dict[str, Any]:
 
 
 def _version(context: Context) -> str:
-    """A hash of all policies of the route. Responses that were stored under other policies are not used."""
-    text = repr(sorted(context.effective.items(), key=lambda one: one[0]))
+    """A hash of all policies of the route, and of its composition. Responses that were stored under others are not used."""
+    text = repr(sorted(context.effective.items(), key=lambda one: one[0])) + context.composition
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _owner(written: str) -> dict[str, Any]:
+def _owner(written: str, context: Context) -> dict[str, Any]:
     kind, _, name = written.partition(":")
+    if kind == "caller" and context.composition:
+        # an answer of the composer may depend on each claim, and on the plan
+        return {"kind": kind, "but": _set(_OF_ONE_TOKEN)}
     if kind == "claim":
         return {"kind": kind, "paths": [list(path) for path in claims.paths(name)]}
     return {"kind": kind, "name": name.lower()} if name else {"kind": kind}
@@ -164,7 +184,7 @@ class Cache(Policy[CacheSettings]):
     def http_filters(self, used: Iterable[CacheSettings], context: Context) -> tuple[HttpFilter, ...]:
         config = lua_pb2.Lua(clear_route_cache=wrappers_pb2.BoolValue(value=False))
         config.default_source_code.inline_string = script(
-            _CONSTANTS, "grpc_call.lua", "request_values.lua", "cache/cache.lua"
+            _CONSTANTS, "grpc_call.lua", "request_values.lua", "sha.lua", "cache/cache.lua"
         )
         return (HttpFilter(name=FILTER, config=config),)
 

@@ -97,6 +97,11 @@ class Batch:
     by: Pick
     size: int
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of its templates."""
+        return (*self.path.sources, *(self.body.sources if self.body is not None else ()))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
@@ -113,6 +118,8 @@ class Rest:
     key: Source | None
     timeout: float | None
     node: Node
+    request_headers: tuple[str, ...] = ()
+    """The headers of the request that some source is, that of the batch too, in lower case."""
 
     @property
     def safe(self) -> bool:
@@ -125,6 +132,11 @@ class Rest:
         body = self.body.sources if self.body is not None else ()
         headers = (one for _, text in self.headers for one in text.parts if isinstance(one, Source))
         return (*self.path.sources, *headers, *body)
+
+    @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """The sources of all templates."""
+        return (*self.sources, *(self.batch.sources if self.batch is not None else ()))
 
 
 SAFE = ("GET", "HEAD", "OPTIONS")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from graphql import Node
@@ -28,7 +29,7 @@ def rest(arguments: Arguments, node: Node, field: FieldName) -> Rest:
     """The call of a field."""
     path = _at("path", lambda: PathTemplate.parse(arguments["path"]))
     batch = arguments.get("batch")
-    return Rest(
+    found = Rest(
         field=field,
         upstream=arguments["upstream"],
         method=_method(arguments),
@@ -43,6 +44,8 @@ def rest(arguments: Arguments, node: Node, field: FieldName) -> Rest:
         timeout=_at("timeout", lambda: _timeout(arguments.get("timeout"))),
         node=node,
     )
+    names = {one.name for one in found.all_sources if one.kind == "header"}
+    return replace(found, request_headers=tuple(sorted(names)))
 
 
 def sse(arguments: Arguments, node: Node, field: FieldName) -> Rest:

@@ -93,7 +93,9 @@ class _Run:
         self._ended = {name: self._loop.create_future() for name in plan.awaited}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun: set[str] = set()
-        self._caching = Caching()
+        self._caching = Caching(*plan.request_headers)
+        if plan.for_one_client:
+            self._caching.forbid()
         self._failed: int | None = None
         """The position of the first required call that has failed."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,10 @@ class AggregatePlan:
     max_answer: int
     timeout: float | None
     reads_body: bool
+    request_headers: tuple[str, ...]
+    """The headers of the request that some source is, in lower case."""
+    for_one_client: bool
+    """True if some source is the address of the client, or the id of the request is in the response."""
     overrides: Mapping[str, Mapping[str, Any]]
     writes: bool
     """True if some call is not safe."""
@@ -70,6 +74,7 @@ def load(content: bytes) -> AggregatePlan:
         found = msgspec.json.decode(content)
     except msgspec.DecodeError as error:
         raise Refused(f"not JSON: {error}") from None
+    sources = tuple(_sources(found))
     calls = tuple(_call(one, position, found["retry"]) for position, one in enumerate(found["calls"]))
     return AggregatePlan(
         calls=calls,
@@ -80,7 +85,10 @@ def load(content: bytes) -> AggregatePlan:
         errors=found["errors"],
         max_answer=found["max_answer"],
         timeout=found["timeout"],
-        reads_body=_reads_body(found),
+        reads_body=any(one["kind"] == "body" for one in sources),
+        request_headers=tuple(sorted({one["name"] for one in sources if one["kind"] == "header"})),
+        for_one_client=any(one["kind"] == "ip" for one in sources)
+        or any(one["kind"] == "request_id" for one in _sources(found["response"])),
         overrides=found["overrides"],
         writes=not all(one.safe for one in calls),
     )
@@ -128,8 +136,15 @@ def _ordered(calls: Sequence[PlannedCall]) -> tuple[PlannedCall, ...]:
     return tuple(found.values())
 
 
-def _reads_body(found: Any) -> bool:
-    """True if some source is the body of the request."""
+def _sources(found: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the sources in templates and paths. What else is in a rule has no kind."""
     if isinstance(found, dict):
-        return (found.get("kind") == "body" and "steps" in found) or any(map(_reads_body, found.values()))
-    return isinstance(found, list) and any(map(_reads_body, found))
+        if isinstance(found.get("kind"), str):
+            yield found
+        else:
+            for key, one in found.items():
+                if key not in ("value", "default"):
+                    yield from _sources(one)
+    elif isinstance(found, list):
+        for one in found:
+            yield from _sources(one)

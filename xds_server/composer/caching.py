@@ -20,6 +20,14 @@ class Caching:
             self._forbidden = True
         self._vary.update(dict.fromkeys(_listed(headers, "vary")))
 
+    def vary(self, *names: str) -> None:
+        """Note that the response depends on these request headers too. Their names are in lower case."""
+        self._vary.update(dict.fromkeys(names))
+
+    def forbid(self) -> None:
+        """Note that the response is for this request alone."""
+        self._forbidden = True
+
     def headers(self, *, failed: bool) -> dict[str, str]:
         """The headers of the response. `failed` is true if a part of it is missing."""
         found = {"vary": ", ".join(self._vary)} if self._vary else {}

@@ -1,18 +1,24 @@
-"""Checks of aggregates across the gateway: upstreams that their calls cannot reach."""
+"""Checks of aggregates across the gateway: upstreams that their calls cannot reach, and caches that do not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from filters.language import Problem
+from xds_server.gateway import cached_compositions
+from xds_server.gateway.cached_compositions import OF_CALLER, CallerUse
 from xds_server.gateway.model.aggregate import SAFE
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.routes import Route
 from xds_server.gateway.model.upstreams import Upstream
 
 
-def check(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
-    """Yield a problem for each call to an upstream that has no answers in JSON over HTTP, and for calls that a GET would make."""
+def check(name: str, route: Route, effective: Mapping[str, Any], sections: Sections) -> Iterator[Problem]:
+    """Yield a problem for each call to an upstream that has no answers in JSON over HTTP, and for calls that a GET would make.
+
+    A cache that gives what is for one caller to others is a problem too. `effective` are the policies of the route.
+    """
     if route.aggregate is None:
         return
     writes = [call for call, one in route.aggregate.calls.items() if one.verb not in SAFE]
@@ -33,6 +39,13 @@ def check(name: str, route: Route, sections: Sections) -> Iterator[Problem]:
                 message=f"the upstream '{one.upstream}' {message}",
                 remedy=remedy,
             )
+    path = ("routes", name, "aggregate")
+    uses = (
+        CallerUse(str(source), "what is made of it", (*path, *place))
+        for place, source in route.aggregate.sources()
+        if source.kind in OF_CALLER
+    )
+    yield from cached_compositions.problems(uses, effective)
 
 
 def why_not(upstream: Upstream) -> tuple[str, str] | None:

@@ -161,7 +161,7 @@ def _around(file: FileRoutes, sections: Sections, context: Context) -> Iterator[
     )
     for name, ranked in file.ranked.items():
         route = ranked.route
-        yield from aggregate_checks.check(name, route, sections)
+        yield from aggregate_checks.check(name, route, file.policies[name], sections)
         if route.targets:
             yield from _streams(name, route, file.policies[name], sections, context)
         if route.session_affinity is not None:

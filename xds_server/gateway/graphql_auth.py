@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from filters.language import Path, Place, Problem
 from filters.language.problems import did_you_mean, short_repr
 from filters.model.methods import methods
+from xds_server.gateway import cached_compositions
+from xds_server.gateway.cached_compositions import CallerUse
 from xds_server.gateway.model.gateway import Sections
 
 
@@ -23,9 +26,13 @@ class AuthUse:
 
 
 def problems(
-    name: str, uses: Iterable[AuthUse], effective: Mapping[str, Any], sections: Sections
+    name: str,
+    uses: Iterable[AuthUse],
+    templates: Iterable[CallerUse],
+    effective: Mapping[str, Any],
+    sections: Sections,
 ) -> Iterator[Problem]:
-    """Yield the problems of the `@auth` of a route. `effective` are its policies."""
+    """Yield the problems of the `@auth` of a route, and of its `templates` for the cache. `effective` are its policies."""
     path = ("routes", name, "graphql")
     uses = tuple(uses)
     for use in uses:
@@ -37,7 +44,10 @@ def problems(
         remedy = "add a way to authenticate to the route"
         place = uses[0].place
         yield Problem(path=path, message=message, remedy=remedy, place=place, severity="warning")
-    yield from _shared(path, uses, effective)
+    found = (
+        CallerUse(source, "what has this @auth", path, use.place) for use in uses for source in use.sources
+    )
+    yield from cached_compositions.problems(chain(found, templates), effective)
 
 
 def _unknown(
@@ -52,27 +62,3 @@ def _unknown(
                 value=short_repr(name),
                 place=use.place,
             )
-
-
-def _shared(path: Path, uses: Iterable[AuthUse], effective: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield a problem if the cache gives one caller's response to others who may not have all fields of it."""
-    cache = effective.get("cache")
-    owners = getattr(cache, "owners", None)
-    if owners is None or not methods(effective):
-        return  # it keeps callers apart, or there is none who gets the fields
-    for use in uses:
-        missing = next((one for one in use.sources if not _is_told(one, owners)), None)
-        if missing is not None:
-            yield Problem(
-                path=path,
-                message=f"the cache does not keep callers apart by {missing}, so it gives what has this @auth to others",
-                remedy="remove 'by' of the cache, or write by: caller",
-                value=short_repr(", ".join(owners)),
-                place=use.place,
-            )
-            return
-
-
-def _is_told(source: str, owners: tuple[str, ...]) -> bool:
-    """True if two callers who differ in a source have responses of their own."""
-    return source in owners or "caller" in owners or (source == "plan" and "consumer" in owners)

@@ -12,6 +12,7 @@ from filters.graphql.schema import BoundSchema, SdlDocument, read
 from filters.language import Path, Place, Problem
 from filters.language.problems import short_repr
 from xds_server.gateway.aggregate_checks import why_not
+from xds_server.gateway.cached_compositions import OF_CALLER, CallerUse
 from xds_server.gateway.graphql_auth import AuthUse
 from xds_server.gateway.graphql_schemas import (
     GENERATED,
@@ -40,7 +41,19 @@ def found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], conte
         *left_out(path, graphql, contents),
     )
     called = frozenset(one.upstream for one in schema.upstream_calls)
-    return Found(problems=problems, upstreams=called, auths=tuple(map(_use, schema.auths)))
+    return Found(
+        problems=problems,
+        upstreams=called,
+        auths=tuple(map(_use, schema.auths)),
+        templates=tuple(_templates(path, schema)),
+    )
+
+
+def _templates(path: Path, schema: BoundSchema) -> Iterator[CallerUse]:
+    for call in schema.upstream_calls:
+        for source in call.all_sources:
+            if source.kind in OF_CALLER:
+                yield CallerUse(str(source), "the answer of this call", path, _place(at(call.node, "", "")))
 
 
 def _use(auth: Auth) -> AuthUse:

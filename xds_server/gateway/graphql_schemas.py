@@ -13,6 +13,7 @@ from filters.api_documents.faults import DocumentFaults
 from filters.language import DataSource, Path, Place, Problem
 from filters.language.problems import short_repr
 from xds_server.gateway import graphql_auth
+from xds_server.gateway.cached_compositions import CallerUse
 from xds_server.gateway.catalog_documents import problems_of
 from xds_server.gateway.graphql_auth import AuthUse
 from xds_server.gateway.model.gateway import Sections
@@ -37,6 +38,8 @@ class Found:
     problems: tuple[Problem, ...]
     upstreams: frozenset[str] = frozenset()
     auths: tuple[AuthUse, ...] = ()
+    templates: tuple[CallerUse, ...] = ()
+    """What is known of the caller in templates of calls."""
 
 
 def sdl_texts(graphql: Graphql, contents: Contents) -> tuple[SdlText, ...]:
@@ -144,7 +147,9 @@ class GraphqlSchemas:
                     yield one
                 if one.place is not None:
                     told.add((one.place, one.message))
-            yield from graphql_auth.problems(name, found.auths, policies.get(name, {}), sections)
+            yield from graphql_auth.problems(
+                name, found.auths, found.templates, policies.get(name, {}), sections
+            )
 
 
 def _sources(graphql: Graphql, contents: Contents) -> tuple[DataSource, ...]:

@@ -31,6 +31,7 @@ from filters.rules import Rule
 from filters.transform import paths
 from filters.transform.plans import Change, Plan, plan
 from filters.transform.sources import Source, segments
+from xds_server.gateway.cached_compositions import OF_CALLER
 from xds_server.gateway.graphql_schemas import Contents, SdlText, persisted_texts, sdl_texts
 from xds_server.gateway.model import call_values
 from xds_server.gateway.model.aggregate import SAFE, Aggregate, AggregatedCall
@@ -45,8 +46,6 @@ from xds_server.translate.protobuf import boolean, duration, fill, packed, uint3
 from xds_server.translate.tracing import tracing
 
 HCM = "envoy.filters.network.http_connection_manager"
-OF_CALLER = frozenset(("claim", "consumer", "plan"))
-"""Kinds of sources that authentication finds."""
 FILTER = "xds.composer"
 """The name of `http_filter`. It runs on the routes that the composer answers."""
 MODE = 0o600

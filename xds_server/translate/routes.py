@@ -25,6 +25,7 @@ from xds_server.gateway.model.routes import Route, ValueMatch
 from xds_server.gateway.raw import merged
 from xds_server.translate import adaptive_concurrency, names
 from xds_server.translate.actions import NEVER, shares, write_action
+from xds_server.translate.compositions import rule_name
 from xds_server.translate.protobuf import boolean, duration, packed, uint64
 
 STATEFUL_SESSION = "envoy.filters.http.stateful_session"
@@ -155,7 +156,13 @@ def translate(
     if route.max_body is not None or route.session_affinity is not None:
         for filter_name, config in _filter_configs(route):
             result.typed_per_filter_config[filter_name].CopyFrom(packed(config))
-    here = context.on_route(name, settings, route.match.named_regex, forwards=route.forwards)
+    here = context.on_route(
+        name,
+        settings,
+        route.match.named_regex,
+        forwards=route.forwards,
+        composition="" if route.composed is None else rule_name(name, route, context.contents),
+    )
     parts = [*_lifecycle(here), *_parts(settings, here)]
     for part in parts:
         _add(part, result)

@@ -76,6 +76,8 @@ class Loader:
 
         Raises FieldError.
         """
+        if rest.request_headers:
+            self.caching.vary(*rest.request_headers)
         found = self._found_or_awaited(rest, parent, arguments, place, many=many)
         if found is not None:
             self._awaited[place] += 1
