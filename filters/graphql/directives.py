@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +119,8 @@ class Rest:
     key: Source | None
     timeout: float | None
     node: Node
+    sent: Mapping[tuple[str, ...], tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """For sources that are fields of inputs with `@value`: the steps of the schema, and those of the values that are sent."""
     request_headers: tuple[str, ...] = ()
     """The headers of the request that some source is, that of the batch too, in lower case."""
 

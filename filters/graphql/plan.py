@@ -24,7 +24,7 @@ from filters.graphql.cost import Cost, arguments_of, defaults_of
 from filters.graphql.directives import Rest
 from filters.graphql.operations import Operation
 from filters.graphql.request_context import RequestContext
-from filters.graphql.templates import MissingValue, PathTemplate, UnusableValue, Values
+from filters.graphql.templates import MissingValue, UnusableValue, Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ class _Planner:
                 most=math.ceil(times / rest.batch.size),
                 keys=rest.batch.size,
             )
-        path, complete = _rendered(rest.path, arguments_of(node, declared, self.variables))
+        path, complete = _rendered(rest, arguments_of(node, declared, self.variables))
         if not rest.safe:
             self._known.clear()  # what is read behind it is read again
         key = (rest.upstream, rest.method, path, rest.timeout)
@@ -152,11 +152,12 @@ class _Planner:
         )
 
 
-def _rendered(path: PathTemplate, arguments: Mapping[str, Any]) -> tuple[str, bool]:
+def _rendered(rest: Rest, arguments: Mapping[str, Any]) -> tuple[str, bool]:
     """The path with the arguments, and whether it is complete. It is the template if it depends on anything else."""
+    path = rest.path
     if any(one.kind != "arg" for one in path.sources):
         return path.text, False
     try:
-        return path.render(Values(arguments, None, RequestContext())), True
+        return path.render(Values(arguments, None, RequestContext(), sent=rest.sent)), True
     except (MissingValue, UnusableValue):
         return path.text, False

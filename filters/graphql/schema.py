@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphql import (
@@ -27,6 +27,7 @@ from graphql import (
     TypeDefinitionNode,
     Visitor,
     build_ast_schema,
+    get_named_type,
     is_specified_scalar_type,
     parse,
     validate_schema,
@@ -244,8 +245,8 @@ class _Binder:
         self._name_inputs()
         return BoundSchema(
             types=self._types,
-            calls=calls,
-            streams=streams,
+            calls={field: self._as_sent(one) for field, one in calls.items()},
+            streams={field: self._as_sent(one) for field, one in streams.items()},
             values=values,
             allowed=allowed,
             weights=weights,
@@ -260,6 +261,15 @@ class _Binder:
             if isinstance(kind, GraphQLInputObjectType) and isinstance(known, GraphQLInputObjectType):
                 for field, one in kind.fields.items():
                     one.out_name = self._read("value", known.fields[field].ast_node, reading.member) or field
+
+    def _as_sent(self, call: Rest) -> Rest:
+        """Return a call that finds the values of arguments where inputs have names of their own for them."""
+        kind = self._types.type_map[call.field[0]]
+        assert isinstance(kind, GraphQLObjectType | GraphQLInterfaceType), "only these have fields"
+        arguments = kind.fields[call.field[1]].args
+        steps = {one.steps for one in call.all_sources if one.kind == "arg" and len(one.steps) > 1}
+        renamed = {one: found for one in steps if (found := _sent(one, arguments)) != one}
+        return replace(call, sent=renamed) if renamed else call
 
     def _auths(self, *nodes: Node) -> Iterator[Auth]:
         for node in nodes:
@@ -290,6 +300,17 @@ class _Binder:
             message = f"@{name}: {where}: {mistake.message}" if where else f"@{name}: {mistake.message}"
             self.faults.append(at(place, message, mistake.remedy, value))
         return None
+
+
+def _sent(steps: tuple[str, ...], arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the steps of an argument with the names of members that are sent."""
+    found = arguments.get(steps[0])
+    result = [steps[0]]
+    for step in steps[1:]:
+        inner = get_named_type(found.type) if found is not None else None
+        found = inner.fields.get(step) if isinstance(inner, GraphQLInputObjectType) else None
+        result.append(step if found is None else found.out_name or step)
+    return tuple(result)
 
 
 def _nodes(kind: Any) -> tuple[Node, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 from urllib.parse import quote
@@ -64,12 +64,14 @@ class Values:
     parent: Any
     context: RequestContext
     ids: Sequence[Any] = ()
+    sent: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    """The steps by which values of arguments are found, where `@value` gives an input field another name."""
 
     def of(self, source: Source) -> Any:
         """The value of a source, None if there is none."""
         match source.kind:
             case "arg":
-                return _below(self.arguments, source.steps)
+                return _below(self.arguments, self.sent.get(source.steps, source.steps))
             case "parent":
                 return _below(self.parent, source.steps)
             case "claim":

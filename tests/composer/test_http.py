@@ -128,6 +128,15 @@ async def test_a_late_answer_and_an_envoy_that_is_away(tmp_path: Path) -> None:
     assert failure.value.reason == "unreachable"
 
 
+async def test_an_answer_that_is_cut_off_after_its_time_was_too_slow(tmp_path: Path) -> None:
+    half = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}"
+    async with served(tmp_path / "s", answering(half, close=True)) as connections:
+        for timeout, reason in ((0.0, "timeout"), (30.0, "unreachable"), (None, "unreachable")):
+            with pytest.raises(CallFailed) as failure:
+                await connections.call(call(timeout=timeout), 10)
+            assert failure.value.reason == reason
+
+
 async def test_a_connection_that_envoy_has_closed_is_replaced_for_reads_only(tmp_path: Path) -> None:
     """Envoy may close a kept connection in the moment in which a request is sent over it."""
     seen: list[bytes] = []

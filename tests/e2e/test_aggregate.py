@@ -162,8 +162,9 @@ def test_an_optional_call_has_its_own_time(served: Served, users: ScriptedBacken
         (Script(json="secret" * 100, cut_off=True), 503, "call_failed"),
         (Script(json="secret" * 200_000), 503, "call_failed"),
         (Script(json=1, release=threading.Event()), 504, "call_timeout"),
+        (Script(json="secret" * 100, held=True), 504, "call_timeout"),
     ],
-    ids=["rejected", "failed", "redirected", "no JSON", "cut off", "too large", "slow"],
+    ids=["rejected", "failed", "redirected", "no JSON", "cut off", "too large", "slow", "slow body"],
 )
 def test_a_required_call_decides_the_status(
     served: Served, users: ScriptedBackend, answer: Script, status: int, reason: str

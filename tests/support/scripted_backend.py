@@ -27,7 +27,7 @@ class Seen:
 class Script:
     """What a path answers: `json` or the bytes of `body`, after `release` is set.
 
-    With `cut_off` the connection ends in the middle of the body. `given_up` is set if the client leaves before the answer.
+    With `cut_off` the connection ends in the middle of the body, and with `held` nothing comes there until the client leaves. `given_up` is set if the client leaves before the answer.
     """
 
     json: Any = None
@@ -36,6 +36,7 @@ class Script:
     headers: dict[str, str] = field(default_factory=dict)
     release: threading.Event | None = None
     cut_off: bool = False
+    held: bool = False
     given_up: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -88,11 +89,14 @@ class ScriptedBackend:
         handler.send_response(script.status)
         for name, value in {"content-type": "application/json", **script.headers}.items():
             handler.send_header(name, value)
-        handler.send_header("content-length", str(len(content) * (2 if script.cut_off else 1)))
+        handler.send_header("content-length", str(len(content) * (2 if script.cut_off or script.held else 1)))
         handler.end_headers()
         if handler.command != "HEAD":
             handler.wfile.write(content)
-        if script.cut_off:
+        if script.held:
+            handler.wfile.flush()
+            _released(handler, threading.Event())
+        if script.cut_off or script.held:
             handler.wfile.flush()
             handler.close_connection = True
 

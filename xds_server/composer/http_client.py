@@ -22,6 +22,8 @@ IDLE = 60.0
 """Seconds after which an unused connection is closed: before Envoy would close it."""
 GRACE = 0.25
 """Seconds that Envoy has to report a timeout itself."""
+EARLY = 0.05
+"""Seconds that Envoy's timeouts may come too early, because it reads the clock once for each turn of its loop."""
 MOST_HEADERS = 256 << 10
 """Bytes of the headers of an answer."""
 _CALL = f"{CALL_HEADER}: {CALL_VALUE}"
@@ -156,6 +158,7 @@ class _Connection(asyncio.Protocol):
         self._size = self._header_size = 0
         self._max_answer = max_answer
         self._begun = self._keeps = False
+        self._due: float | None = None
 
     async def exchange(self, request: bytes, method: str, end: float | None, max_answer: int) -> Answer:
         """Send a request and return its answer. Raises CallFailed and _Stale. After a failure the connection is closed."""
@@ -163,6 +166,8 @@ class _Connection(asyncio.Protocol):
         self._reset(max_answer)
         self._head = method == "HEAD"
         self._answer = self._loop.create_future()
+        if end is not None:
+            self._due = end - GRACE - EARLY
         timer = None if end is None else self._loop.call_at(end, self._late)
         try:
             self._transport.write(request)
@@ -202,8 +207,13 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
         if self._answer is not None and not self._answer.done():
-            error = CallFailed("unreachable", "the answer was cut off") if self._begun else _Stale()
-            self._answer.set_exception(error)
+            self._answer.set_exception(self._cut_off() if self._begun else _Stale())
+
+    def _cut_off(self) -> CallFailed:
+        """Why an answer ended in the middle: Envoy cuts it off when the time of the call is up."""
+        if self._due is not None and self._loop.time() >= self._due:
+            return CallFailed("timeout", "the answer was not complete in time")
+        return CallFailed("unreachable", "the answer was cut off")
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():

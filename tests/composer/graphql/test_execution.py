@@ -451,3 +451,27 @@ async def test_select_renames_within_lists() -> None:
 
 def _broken(call: Call) -> Answer | None:
     return answer({"secret": 1}, 500) if call.path == "/broken" else None
+
+
+INPUTS = """
+input Filter { name: String @value(from: "n_name") inner: Inner @value(from: "i") }
+input Inner { first: Int @value(from: "f") }
+type Query {
+  found(filter: Filter): JSON @rest(upstream: "users", path: "/a?n={arg:filter.name}&f={arg:filter.inner.first}")
+  sent(filter: Filter): JSON @rest(upstream: "users", path: "/b", method: "POST", body: {n: "{arg:filter.name}", all: "{arg:filter}"})
+}
+"""
+
+
+async def test_templates_find_fields_of_inputs_with_names_of_their_own() -> None:
+    services = Services()
+    query = '{ found(filter: {name: "N", inner: {first: 1}}) sent(filter: {name: "M"}) }'
+    await ask(query, services, sdl=INPUTS)
+    assert services.paths == ["/a?n=N&f=1", "/b"]
+    assert json.loads(services.calls[1].body) == {"n": "M", "all": {"n_name": "M"}}
+
+
+async def test_a_batch_that_is_not_found_has_no_values() -> None:
+    services = Services(lambda call: answer({}, 404) if "users=" in call.path else None)
+    response = await ask("{ users(first: 3) { orders { id } } }", services)
+    assert response == {"data": {"users": [{"orders": []}] * 3}}

@@ -87,7 +87,7 @@ class Loader:
     def _found_or_awaited(
         self, rest: Rest, parent: Any, arguments: Mapping[str, Any], place: Place, *, many: bool
     ) -> asyncio.Future[Any] | None:
-        values = Values(arguments, parent, self.context)
+        values = Values(arguments, parent, self.context, sent=rest.sent)
         if rest.batch is not None and rest.key is not None:
             key = values.of(rest.key)
             if key is None:
@@ -221,6 +221,8 @@ class Loader:
             return {} if value is None else {_text(keys[0], rest): value}
         call = _needed(rest, batch.method, batch.path, batch.body, Values({}, {}, self.context, keys))
         answer = await self._value(rest, call, safe=True)
+        if answer is None:  # a 404: none of the keys is known
+            return {}
         if not isinstance(answer, list):
             raise FieldError(errors.UPSTREAM_INVALID, "The upstream's answer for several keys is no list.")
         grouped: dict[str, Any] = {}

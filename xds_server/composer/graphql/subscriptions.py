@@ -46,7 +46,7 @@ def subscribing(rest: Rest, auths: tuple[Auth, ...]) -> Callable[..., Any]:
         if not all(one.allows(subscriber.context) for one in auths):
             raise FieldError(errors.FORBIDDEN, "This caller may not have this field.")
         try:
-            call = loading.call_of(rest, Values(arguments, None, subscriber.context))
+            call = loading.call_of(rest, Values(arguments, None, subscriber.context, sent=rest.sent))
         except MissingValue as missing:
             raise FieldError(errors.BAD_USER_INPUT, f"{missing}.") from None
         call.headers["accept"] = "text/event-stream"  # type: ignore[index] # it is a dict of our own
