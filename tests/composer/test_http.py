@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.wait import eventually
+from xds_server.composer.answer_memory import AnswerMemory
 from xds_server.composer.calls import Call, CallFailed
 from xds_server.composer.http_client import Connections
 from xds_server.composer.http_server import MOST_BODY, HttpServer
@@ -24,7 +25,9 @@ def call(method: str = "GET", timeout: float | None = 30.0, **headers: str) -> C
 
 
 @asynccontextmanager
-async def served(path: Path, peer: Peer, most: int = 8) -> AsyncIterator[Connections]:
+async def served(
+    path: Path, peer: Peer, most: int = 8, memory: AnswerMemory | None = None
+) -> AsyncIterator[Connections]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await peer(reader, writer)
@@ -34,7 +37,7 @@ async def served(path: Path, peer: Peer, most: int = 8) -> AsyncIterator[Connect
             writer.close()
 
     server = await asyncio.start_unix_server(connected, path)
-    connections = Connections(f"unix:{path}", most=most)
+    connections = Connections(f"unix:{path}", memory or AnswerMemory(), most=most)
     try:
         yield connections
     finally:
@@ -124,7 +127,7 @@ async def test_a_late_answer_and_an_envoy_that_is_away(tmp_path: Path) -> None:
             await connections.call(call(timeout=0.01), 10)
     assert failure.value.reason == "timeout"
     with pytest.raises(CallFailed) as failure:
-        await Connections(f"unix:{tmp_path}/nobody").call(call(), 10)
+        await Connections(f"unix:{tmp_path}/nobody", AnswerMemory()).call(call(), 10)
     assert failure.value.reason == "unreachable"
 
 
@@ -135,6 +138,21 @@ async def test_an_answer_that_is_cut_off_after_its_time_was_too_slow(tmp_path: P
             with pytest.raises(CallFailed) as failure:
                 await connections.call(call(timeout=timeout), 10)
             assert failure.value.reason == reason
+
+
+async def test_answers_have_a_bound_together_and_those_that_failed_do_not_count(tmp_path: Path) -> None:
+    memory = AnswerMemory(3)
+    async with served(tmp_path / "s", answering(OK), memory=memory) as connections:
+        for used in (2, 4, 6):
+            assert (await connections.call(call(), 10)).body == b"{}"
+            assert memory.used == used
+        assert memory.is_full
+        with pytest.raises(CallFailed, match="no memory") as failure:
+            await connections.call(call(), 10)
+        assert (failure.value.reason, memory.used) == ("too_large", 6)
+        memory.give_back(4)
+        assert not memory.is_full
+        assert (await connections.call(call(), 10)).body == b"{}"
 
 
 async def test_a_connection_that_envoy_has_closed_is_replaced_for_reads_only(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from protos import rules_pb2
+from xds_server.composer.answer_memory import USUAL
 from xds_server.composer.calls import Answer, CallFailed
 from xds_server.composer.messages import Request
 from xds_server.composer.service import KEPT, Composer, of_upstream
@@ -91,6 +92,17 @@ async def test_a_request_waits_for_its_rule(tmp_path: Path) -> None:
 async def test_a_rule_of_another_version_is_refused(tmp_path: Path) -> None:
     refused = Made(tmp_path).table.replace(rule("other"), ())
     assert "this composer does not know 'other'" in refused[NAME]
+
+
+async def test_a_process_full_of_answers_rejects_requests(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    made.table.replace(rule(), ())
+    memory = made.composer.memory
+    memory.take(USUAL)
+    assert await made.ask() == (503, "overloaded")
+    memory.give_back(USUAL)
+    assert await made.ask() == (200, "")
+    assert memory.used == 0
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xds_server.cli import flags, logs, rules_flags
+from xds_server.composer.answer_memory import USUAL
 from xds_server.processes import open_files
 from xds_server.processes.addresses import Wanted, ensure_free, ensure_local
 
@@ -57,6 +58,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="address of status, metrics and probes: HOST:PORT (port 0: any free port) or unix:/PATH; default: none",
     )
+    add(
+        "--max-answers",
+        type=flags.size,
+        metavar="SIZE",
+        default=USUAL,
+        help="memory that the answers of upstreams may take in one process: new requests get 503 from there on, and calls of "
+        "requests in progress fail at twice as much (default: 128MiB)",
+    )
     rules_flags.add_life(parser, "composer", "the address")
 
 
@@ -92,7 +101,7 @@ def _options(arguments: argparse.Namespace) -> tuple[PolicyServerOptions, Any]:
     from xds_server.composer.lifecycle import ROLE, made_by
     from xds_server.policy_server.lifecycle import PolicyServerOptions
 
-    make, server = made_by(arguments.calls)
+    make, server = made_by(arguments.calls, arguments.max_answers)
     options = PolicyServerOptions(
         xds=arguments.xds,
         tls=rules_flags.tls(arguments),

@@ -68,6 +68,11 @@ class AggregateRoute:
         """The size of the largest answer in bytes."""
         return self.plan.max_answer
 
+    @property
+    def growth(self) -> int:
+        """Answers stay texts."""
+        return 1
+
     async def respond(self, request: Request, caller: Caller) -> Response:
         """Answer a request."""
         body = None

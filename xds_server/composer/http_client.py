@@ -13,6 +13,7 @@ from typing import cast
 
 import httptools
 
+from xds_server.composer.answer_memory import AnswerMemory
 from xds_server.composer.calls import Answer, Call, CallFailed
 from xds_server.translate.composer_entry import CALL_HEADER, CALL_VALUE, UPSTREAM_HEADER
 
@@ -32,10 +33,14 @@ _SAFE = frozenset(("GET", "HEAD"))
 
 
 class Connections:
-    """Makes calls through the listener of Envoy at `address`: ``unix:/PATH`` or ``HOST:PORT``."""
+    """Makes calls through the listener of Envoy at `address`: ``unix:/PATH`` or ``HOST:PORT``.
 
-    def __init__(self, address: str, *, most: int = MOST) -> None:
+    The bytes of an answer are counted in `memory` from their arrival on. Whoever has made the call gives them back.
+    """
+
+    def __init__(self, address: str, memory: AnswerMemory, *, most: int = MOST) -> None:
         self.address = address
+        self._memory = memory
         self._most = most
         self._idle: deque[_Connection] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -107,7 +112,7 @@ class Connections:
 
     async def _connect(self) -> _Connection:
         def make() -> _Connection:
-            return _Connection(self._idle.append)
+            return _Connection(self._idle.append, self._memory)
 
         if self.address.startswith("unix:"):
             path = self.address.removeprefix("unix:")
@@ -142,10 +147,11 @@ class _Stale(Exception):  # noqa: N818 - a connection ended before an answer beg
 class _Connection(asyncio.Protocol):
     """One connection. `release` is called when it can be used again, and `since` is when that was."""
 
-    def __init__(self, release: Callable[[_Connection], None]) -> None:
+    def __init__(self, release: Callable[[_Connection], None], memory: AnswerMemory) -> None:
         self.open = False
         self.since = 0.0
         self._release = release
+        self._memory = memory
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
@@ -174,6 +180,7 @@ class _Connection(asyncio.Protocol):
             answer = await self._answer
         except BaseException:
             self.close()
+            self._memory.give_back(self._size)
             raise
         finally:
             if timer is not None:
@@ -249,8 +256,9 @@ class _Connection(asyncio.Protocol):
         self._size += len(body)
         if self._size > self._max_answer:
             self._fail(CallFailed("too_large", f"an answer of more than {self._max_answer} bytes"))
-        else:
-            self._body.append(body)
+        self._body.append(body)
+        if not self._memory.take(len(body)):
+            self._fail(CallFailed("too_large", "there is no memory for more answers"))
 
     def on_message_complete(self) -> None:
         """Hand over the answer, unless it is an informational one."""

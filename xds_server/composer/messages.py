@@ -107,10 +107,17 @@ class Response:
 
 
 class Composed(Protocol):
-    """What the composer does for one route. `max_answer` is the size of the largest answer of a call in bytes."""
+    """What the composer does for one route.
+
+    `max_answer` is the size of the largest answer of a call in bytes, and `growth` how many bytes of memory each byte of
+    an answer takes, at most.
+    """
 
     @property
     def max_answer(self) -> int: ...
+
+    @property
+    def growth(self) -> int: ...
 
     async def respond(self, request: Request, caller: Caller) -> Response:
         """Answer a request by calls. Cancelling it cancels the calls."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -16,6 +17,7 @@ from filters.rules import Refused, Service, Table
 from protos import rules_pb2
 from xds_server.composer.aggregate import AggregateRoute
 from xds_server.composer.aggregate_plan import load as load_aggregate
+from xds_server.composer.answer_memory import AnswerMemory
 from xds_server.composer.calls import Answer, Call, CallFailed
 from xds_server.composer.http_client import Connections
 from xds_server.composer.http_server import HttpServer
@@ -66,6 +68,7 @@ class Composer:
         registry: CollectorRegistry,
         clock: Callable[[], float] = monotonic,
         arrival: float = ARRIVAL,
+        memory: AnswerMemory | None = None,
     ) -> None:
         self._table = Table(COMPOSITION, _load, self._changed)
         self._retired: dict[str, tuple[float, Composed]] = {}
@@ -73,7 +76,8 @@ class Composer:
         self._clock, self._patience = clock, arrival
         self._metrics = ComposerMetrics(registry)
         self._known_series: dict[tuple[Any, tuple[str, ...]], Any] = {}
-        self.connections = Connections(calls)
+        self.memory = memory or AnswerMemory()
+        self.connections = Connections(calls, self.memory)
         self.server = HttpServer(self.respond, self._too_large)
 
     def service(self) -> Service:
@@ -105,12 +109,21 @@ class Composer:
         return response
 
     async def _respond(self, name: str, request: Request) -> Response:
-        if self.server.busy > MOST_REQUESTS:
+        if self.server.busy > MOST_REQUESTS or self.memory.is_full:
             return problem(request, "overloaded", overrides={})
         composed = self._known(name) or await self._arrival(name)
         if composed is None:
             return problem(request, "composition_unknown", overrides={})
-        return await composed.respond(request, _Caller(self, composed.max_answer))
+        caller = _Caller(self, composed)
+        try:
+            response = await composed.respond(request, caller)
+        except BaseException:
+            caller.close()
+            raise
+        if isinstance(response.body, bytes):
+            caller.close()
+            return response
+        return replace(response, body=_closing(caller, response.body))
 
     def _known(self, name: str) -> Composed | None:
         found = self._table.current.get(name)
@@ -146,15 +159,26 @@ class Composer:
 class _Caller:
     """The Caller (xds_server.composer.calls) of one request."""
 
-    __slots__ = ("_composer", "_max_answer")
+    __slots__ = ("_composer", "_growth", "_max_answer", "_used")
 
-    def __init__(self, composer: Composer, max_answer: int) -> None:
-        self._composer, self._max_answer = composer, max_answer
+    def __init__(self, composer: Composer, composed: Composed) -> None:
+        self._composer = composer
+        self._max_answer, self._growth = composed.max_answer, composed.growth
+        self._used = 0
+
+    def close(self) -> None:
+        """Give back the memory of all answers."""
+        self._composer.memory.give_back(self._used)
+        self._used = 0
 
     async def call(self, call: Call) -> Answer:
         """Make a call. Raises CallFailed."""
         try:
-            answer = of_upstream(await self._composer.connections.call(call, self._max_answer))
+            answer = await self._composer.connections.call(call, self._max_answer)
+            self._used += len(answer.body) * self._growth
+            if not self._composer.memory.take(len(answer.body) * (self._growth - 1)):
+                raise CallFailed("too_large", "there is no memory for more answers")
+            of_upstream(answer)
         except CallFailed as error:
             self._composer.count_call(call.upstream, error.reason)
             raise
@@ -173,6 +197,16 @@ class _Caller:
         except CallFailed as error:
             self._composer.count_call(call.upstream, error.reason)
             raise
+
+
+async def _closing(caller: _Caller, body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """A body in parts, and the end of its calls."""
+    try:
+        async with aclosing(body) as parts:
+            async for part in parts:
+                yield part
+    finally:
+        caller.close()
 
 
 def of_upstream(answer: Answer) -> Answer:

@@ -41,11 +41,16 @@ PATIENCE = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """What a server is for the control plane: the prefix of its node's id, its node's cluster, and the command."""
+    """What a server is for the control plane: the prefix of its node's id, its node's cluster, and the command.
+
+    `freezes` is true if what survives a long garbage collection lives long (xds_server.processes.garbage.Pauses). It is
+    false if that may be large answers in cycles of references.
+    """
 
     name: str
     cluster: str
     command: str
+    freezes: bool = True
 
 
 POLICY_SERVER = Role(name="policy-server", cluster=NODE_CLUSTER, command="xds policy-server")
@@ -113,8 +118,9 @@ async def serve(options: PolicyServerOptions, makes: Sequence[Make], registry: C
         options.admin, {**_pages(server, client, rules, registry), **_read(services)}, _done(services)
     )
     following: asyncio.Task[None] = asyncio.create_task(_follow(client, options.xds, complete, subscribers))
-    pauses = Pauses()
-    pauses.watch()
+    pauses = Pauses() if options.role.freezes else None
+    if pauses is not None:
+        pauses.watch()
     try:
         if await _before(stop, _enough(complete, client, restored), following):
             await _listen(server, options, rules)
@@ -125,7 +131,8 @@ async def serve(options: PolicyServerOptions, makes: Sequence[Make], registry: C
         while not following.done():  # a library on the way may lose a cancellation
             following.cancel()
             await asyncio.wait({following}, timeout=1.0)
-        pauses.end()
+        if pauses is not None:
+            pauses.end()
         if admin is not None:
             admin.stop()
 

@@ -106,6 +106,9 @@ class Loader:
         for one in self._tasks:
             one.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # an execution is a cycle of references, which must not keep the answers until it is collected
+        self._known.clear()
+        self._waiting.clear()
 
     def _value(self, rest: Rest, call: Call, *, safe: bool) -> asyncio.Future[Any]:
         """The part of a call's answer that a field selects. Equal safe calls are made once, if no call between them changes something."""

@@ -83,7 +83,9 @@ def read(request: HttpRequest, most: int) -> Asked | list[Asked]:
     try:
         value = jiter.from_json(request.body, allow_inf_nan=False, cache_mode="keys")
     except ValueError:
-        raise HttpError(400, "The body is not JSON, is nested too deep, or has a number with too many digits.") from None
+        raise HttpError(
+            400, "The body is not JSON, is nested too deep, or has a number with too many digits."
+        ) from None
     if isinstance(value, list):
         if not value:
             raise HttpError(400, "The list has no operation.")
@@ -108,7 +110,9 @@ def _of_query(text: str) -> Mapping[str, Any]:
             try:
                 found[key] = jiter.from_json(found[key].encode(), allow_inf_nan=False) if found[key] else None
             except ValueError:
-                raise HttpError(400, f"'{key}' is not JSON, is nested too deep, or has a number with too many digits.") from None
+                raise HttpError(
+                    400, f"'{key}' is not JSON, is nested too deep, or has a number with too many digits."
+                ) from None
     return {key: None if value == "" else value for key, value in found.items()}
 
 
