@@ -15,6 +15,7 @@ REASONS = (
     _reason("call_timeout", "A service that this answer needs did not respond in time", 504),
     _reason("value_missing", "The request lacks a value that this answer needs", 400),
     _reason("malformed_body", "The request body is malformed", 400),
+    _reason("unsupported_media_type", "The content type is not supported", 415),
     _reason("body_too_large", "The request body is too large", 413),
     _reason("composition_unknown", "The composer does not know this route yet", 503),
     _reason("overloaded", "The gateway is overloaded", 503),

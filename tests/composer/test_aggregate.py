@@ -56,13 +56,14 @@ def status(number: int) -> Answer:
     return Answer(status=number, headers={}, body=b'{"secret": 1}')
 
 
+HEADERS = {"host": "h", "x-request-id": "r", "content-type": "application/json; charset=utf-8"}
+
+
 async def answer(
     aggregate: dict[str, Any], calls: Calls, path: str = "/x/7", body: bytes = b"", **headers: str
 ) -> Response:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = Request(
-        method="POST", path=path, headers={"host": "h", "x-request-id": "r", **names}, body=body
-    )
+    request = Request(method="POST", path=path, headers={**HEADERS, **names}, body=body)
     return await AggregateRoute(planned(aggregate)).respond(request, calls)
 
 
@@ -148,6 +149,16 @@ async def test_a_header_of_an_answer_cannot_begin_another() -> None:
     calls = Calls(a={"x": "1\r\nhost: evil"})
     plan = {"calls": {"a": {}, "b": {"headers": {"x-a": {"from": "call:a.x"}}}}}
     assert problem(await answer(plan, calls)) == (502, "call_failed", "b")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "", "application/x-www-form-urlencoded", "text/json"])
+async def test_a_body_of_another_type_is_rejected_before_any_call(kind: str) -> None:
+    calls = Calls()
+    plan = {"calls": {"a": {"body": {"x": {"from": "body:x"}}}}}
+    response = await answer(plan, calls, body=b'{"x": 1}', content_type=kind)
+    assert (response.status, json.loads(response.body)["reason"]) == (415, "unsupported_media_type")
+    assert calls.made == []
+    assert (await answer(plan, calls, body=b"{}", content_type="application/x+json")).status == 200
 
 
 async def test_a_body_that_is_no_json_is_rejected_before_any_call() -> None:

@@ -209,7 +209,12 @@ def test_a_write_is_reported_and_not_repeated(
     assert [(one.method, json.loads(one.body)) for one in orders.seen[before:]] == [
         ("POST", {"to": "a@b.test"})
     ]
-    assert httpx.post(url, content=b"<", timeout=30).json()["reason"] == "malformed_body"
+    assert (
+        httpx.post(url, content=b"<", headers={"content-type": "application/json"}, timeout=30).json()[
+            "reason"
+        ]
+        == "malformed_body"
+    )
 
 
 def test_who_the_caller_is_comes_from_envoy_alone(served: Served, users: ScriptedBackend) -> None:

@@ -77,6 +77,8 @@ class AggregateRoute:
         """Answer a request."""
         body = None
         if self.plan.reads_body:
+            if not _is_json(request.headers.get("content-type", "")):
+                return problem(request, "unsupported_media_type", overrides=self.plan.overrides)
             try:
                 body = Json(request.body)
             except NotJson:
@@ -255,6 +257,12 @@ class _Run:
                 yield one.name, "given_up" if one.name in self._begun else "not_made"
             else:
                 yield one.name, "unknown" if failure.why in _UNKNOWN else "failed"
+
+
+def _is_json(content_type: str) -> bool:
+    """True for JSON. Pages of other origins may send any other type without asking (Fetch standard, section 2.2.2)."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == _JSON or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _end(ended: asyncio.Future[None], _task: asyncio.Task[None]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from filters.language import Problem
-from xds_server.gateway import cached_compositions
-from xds_server.gateway.cached_compositions import OF_CALLER, CallerUse
+from xds_server.gateway import caller_uses
+from xds_server.gateway.caller_uses import OF_CALLER, CallerUse
 from xds_server.gateway.model.aggregate import SAFE
 from xds_server.gateway.model.gateway import Sections
 from xds_server.gateway.model.routes import Route
@@ -40,12 +40,13 @@ def check(name: str, route: Route, effective: Mapping[str, Any], sections: Secti
                 remedy=remedy,
             )
     path = ("routes", name, "aggregate")
-    uses = (
+    uses = [
         CallerUse(str(source), "what is made of it", (*path, *place))
         for place, source in route.aggregate.sources()
         if source.kind in OF_CALLER
-    )
-    yield from cached_compositions.problems(uses, effective)
+    ]
+    yield from caller_uses.shared(uses, effective)
+    yield from caller_uses.unidentified(uses, effective)
 
 
 def why_not(upstream: Upstream) -> tuple[str, str] | None:

@@ -10,8 +10,8 @@ from typing import Any
 from filters.language import Path, Place, Problem
 from filters.language.problems import did_you_mean, short_repr
 from filters.model.methods import methods
-from xds_server.gateway import cached_compositions
-from xds_server.gateway.cached_compositions import CallerUse
+from xds_server.gateway import caller_uses
+from xds_server.gateway.caller_uses import CallerUse
 from xds_server.gateway.model.gateway import Sections
 
 
@@ -47,7 +47,9 @@ def problems(
     found = (
         CallerUse(source, "what has this @auth", path, use.place) for use in uses for source in use.sources
     )
-    yield from cached_compositions.problems(chain(found, templates), effective)
+    templates = tuple(templates)
+    yield from caller_uses.shared(chain(found, templates), effective)
+    yield from caller_uses.unidentified(templates, effective)
 
 
 def _unknown(

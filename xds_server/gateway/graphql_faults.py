@@ -12,7 +12,7 @@ from filters.graphql.schema import BoundSchema, SdlDocument, read
 from filters.language import Path, Place, Problem
 from filters.language.problems import short_repr
 from xds_server.gateway.aggregate_checks import why_not
-from xds_server.gateway.cached_compositions import OF_CALLER, CallerUse
+from xds_server.gateway.caller_uses import OF_CALLER, CallerUse
 from xds_server.gateway.graphql_auth import AuthUse
 from xds_server.gateway.graphql_schemas import (
     GENERATED,
@@ -46,6 +46,7 @@ def found(path: Path, graphql: Graphql, upstreams: Mapping[str, Upstream], conte
         upstreams=called,
         auths=tuple(map(_use, schema.auths)),
         templates=tuple(_templates(path, schema)),
+        has_streams=bool(schema.streams),
     )
 
 

@@ -13,7 +13,7 @@ from filters.api_documents.faults import DocumentFaults
 from filters.language import DataSource, Path, Place, Problem
 from filters.language.problems import short_repr
 from xds_server.gateway import graphql_auth
-from xds_server.gateway.cached_compositions import CallerUse
+from xds_server.gateway.caller_uses import CallerUse
 from xds_server.gateway.catalog_documents import problems_of
 from xds_server.gateway.graphql_auth import AuthUse
 from xds_server.gateway.model.gateway import Sections
@@ -40,6 +40,8 @@ class Found:
     auths: tuple[AuthUse, ...] = ()
     templates: tuple[CallerUse, ...] = ()
     """What is known of the caller in templates of calls."""
+    has_streams: bool = False
+    """True if the schema has subscriptions."""
 
 
 def sdl_texts(graphql: Graphql, contents: Contents) -> tuple[SdlText, ...]:
@@ -147,6 +149,14 @@ class GraphqlSchemas:
                     yield one
                 if one.place is not None:
                     told.add((one.place, one.message))
+            route = sections.routes[name]
+            if found.has_streams and route.time_limit(grpc=False):
+                yield Problem(
+                    path=("routes", name),
+                    message="the schema has subscriptions, and the route ends them when its timeout is up",
+                    remedy="write timeout: 0",
+                    severity="warning",
+                )
             yield from graphql_auth.problems(
                 name, found.auths, found.templates, policies.get(name, {}), sections
             )

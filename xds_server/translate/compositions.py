@@ -31,7 +31,7 @@ from filters.rules import Rule
 from filters.transform import paths
 from filters.transform.plans import Change, Plan, plan
 from filters.transform.sources import Source, segments
-from xds_server.gateway.cached_compositions import OF_CALLER
+from xds_server.gateway.caller_uses import OF_CALLER
 from xds_server.gateway.graphql_schemas import Contents, SdlText, persisted_texts, sdl_texts
 from xds_server.gateway.model import call_values
 from xds_server.gateway.model.aggregate import SAFE, Aggregate, AggregatedCall

@@ -1,4 +1,4 @@
-"""Caches of routes that the composer answers: a response that depends on the caller must not be given to others."""
+"""What routes that the composer answers use of the caller: somebody has to identify it, and caches have to tell callers apart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,21 @@ class CallerUse:
     place: Place | None = None
 
 
-def problems(uses: Iterable[CallerUse], effective: Mapping[str, Any]) -> Iterator[Problem]:
+def unidentified(uses: Iterable[CallerUse], effective: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield a warning for the first use on a route without authentication. `effective` are the policies of the route."""
+    if not methods(effective):
+        for use in uses:
+            yield Problem(
+                path=use.path,
+                message=f"no caller is identified here, so {use.source} never has a value",
+                remedy="add a way to authenticate to the route",
+                place=use.place,
+                severity="warning",
+            )
+            return
+
+
+def shared(uses: Iterable[CallerUse], effective: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield a problem if the cache of a route gives a response that was made for one caller to others.
 
     `effective` are the policies of the route. Without `by`, the cache keeps callers apart by all that is known of them.
