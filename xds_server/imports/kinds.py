@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 from filters.language import Problem
 from xds_server.gateway.document import Part, parse_all
-from xds_server.imports import apisix, envoy, kong, levels, nginx, openapi, text_prefixes, traefik
+from xds_server.imports import (
+    apisix,
+    envoy,
+    kong,
+    levels,
+    local_answers,
+    nginx,
+    openapi,
+    text_prefixes,
+    traefik,
+)
 from xds_server.imports.coverage import Row, rows
 from xds_server.imports.draft import Draft
 from xds_server.imports.written import written
@@ -49,6 +59,7 @@ def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
     if any(one.severity == "error" for one in problems):
         return Imported({}, tuple(problems))
     draft = KINDS[kind][1](parts, files)
+    local_answers.adjust(draft)
     text_prefixes.protect(draft)
     levels.share(draft)
     return Imported(

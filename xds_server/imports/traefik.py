@@ -15,6 +15,8 @@ from xds_server.imports import placeholders, several_methods, traefik_rules
 from xds_server.imports.draft import CLOSED, NEVER, Draft, network, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.source import Field
+from xds_server.imports.text_prefixes import TEXT
+from xds_server.imports.traefik_entry_points import EntryPoints
 from xds_server.imports.traefik_middlewares import Middlewares
 
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*")
@@ -34,57 +36,20 @@ class _Traefik:
         self._transports = _named(roots, "serversTransports")
         self._middlewares = Middlewares(self.draft, _named(roots, "middlewares"))
         self._upstreams: dict[str, dict[str, Any]] = {}
-        self._listeners(roots)
-        for name, router in _named(roots, "routers").items():
+        routers = _named(roots, "routers")
+        self._points = EntryPoints(self.draft, roots, routers.values())
+        for name, router in routers.items():
             self._router(name, router)
         several_methods.require_all(self.draft)
         placeholders.add(self.draft)
         self.draft.rest(roots)
-
-    def _listeners(self, roots: Sequence[Field]) -> None:
-        """Entry points are in the static configuration, so these are Traefik's usual ones."""
-        self.draft.add("listeners", "web", {"port": 80})
-        certificates = []
-        for root in roots:
-            stores = root.get("tls", "stores")
-            if stores is not None:
-                self.draft.warn(
-                    stores, "stores of certificates have no equal", "name the certificates at the listener"
-                )
-                stores.read()
-            for one in root.elements("tls", "certificates") if root.get("tls") else []:
-                secret = {
-                    "certificate": {"file": one.text("certFile")},
-                    "private_key": {"file": one.text("keyFile")},
-                }
-                one.read("stores")
-                certificates.append(
-                    self.draft.add(
-                        "secrets", usable(one.text("certFile").rpartition("/")[2].rpartition(".")[0]), secret
-                    )
-                )
-        if certificates:
-            self.draft.add("listeners", "websecure", {"port": 443, "tls": {"certificates": certificates}})
 
     def _router(self, name: str, router: Field) -> None:
         rule = router.get("rule")
         value: dict[str, Any] = {}
         policies: dict[str, Any] = {}
         sure = self._middlewares.apply(router, value, policies)
-        points = [one for one in router.texts("entryPoints") if one in self.draft.sections["listeners"]]
-        if points:
-            value["listeners"] = points
-        tls = router.get("tls")
-        if tls is not None:
-            tls.read()
-            if "websecure" in self.draft.sections["listeners"]:
-                value["listeners"] = ["websecure"]
-            else:
-                self.draft.warn(
-                    tls,
-                    "the certificates are in the static configuration or come by ACME",
-                    "write secrets, and a listener with tls",
-                )
+        sure &= self._points.of(router, value)
         if priority := router.get("priority"):
             priority.read()
             self.draft.warn(
@@ -92,27 +57,30 @@ class _Traefik:
                 "the most specific route wins here, whatever its priority",
                 "see xds explain; order decides between equal ones",
             )
-        router.read("ruleSyntax"), router.read("observability")
+        router.read("observability")
         service = router.text("service")
         if "redirect" not in value:
             action = self._action(service, router)
             rewrite = {**value.get("rewrite", {}), **action.pop("rewrite", {})}
             value |= {**action, **({"rewrite": rewrite} if rewrite else {})}
-        if not sure:
-            policies |= CLOSED
         for key in ("listeners",):
             if len(value.get(key, ())) == len(self.draft.sections["listeners"]):
                 del value[key]
+        conditions = self._conditions(rule, router)
+        if not sure or not self._middlewares.hosts_allowed(router, conditions):
+            policies |= CLOSED
         if policies:
             value["policies"] = policies
-        conditions = self._conditions(rule, router)
         self.draft.add_routes(name, [self._middlewares.finished({**one, **value}) for one in conditions])
 
     def _conditions(self, rule: Field | None, router: Field) -> list[dict[str, Any]]:
         if rule is None:
             self.draft.warn(router, "the router has no rule, so it has no route", "write one")
             return []
+        syntax = router.text("ruleSyntax")
         try:
+            if syntax == "v2" and ("{" in rule.text() or "HostRegexp" in rule.text()):
+                raise traefik_rules.RuleError("patterns of version 2 are not read")
             alternatives = traefik_rules.alternatives(rule.text())
             found = [each for one in alternatives for each in traefik_rules.conditions(one)]
         except traefik_rules.RuleError as error:
@@ -122,10 +90,15 @@ class _Traefik:
                 "write hosts, path and methods",
             )
             return [dict(NEVER)]
+        for text in dict.fromkeys(text for one in alternatives for text in traefik_rules.wider_hosts(one)):
+            self.draft.warn(
+                rule,
+                f"HostRegexp(`{text}`) has hosts with one label more, and here *. stands for any number of labels",
+                "write the hosts if others reach the gateway",
+            )
         for one in found:
-            path = one.get("path", "")
-            if path.endswith("/*") and path != "/*" and not path.startswith("~"):
-                prefix = path.removesuffix("/*")
+            if prefix := one.get(TEXT, ""):
+                path = one["path"]
                 self.draft.warn(
                     rule,
                     f"PathPrefix(`{prefix}`) also has {prefix}x, and {path} has only {prefix} and {prefix}/…",
@@ -145,22 +118,25 @@ class _Traefik:
             return {"respond": {"status": 503}}
         weighted = found.elements("weighted", "services") if found.get("weighted") else []
         if weighted:
-            split = {}
+            split: dict[str, int] = {}
             for one in weighted:
                 upstream = self._upstream(one.text("name"), found)
                 if upstream is not None:
-                    split[upstream] = int(one.number("weight") or 1)
-            return {"split": split} if split else {"respond": {"status": 503}}
+                    split[upstream] = split.get(upstream, 0) + _weight(one)
+                    if "rewrite" in self._upstreams[one.text("name")]:
+                        self.draft.warn(one, "servers of a weighted service get the client's host",
+                                        "write split as a list, with rewrite.host at this share")  # fmt: skip
+            return {"split": split} if any(split.values()) else {"respond": {"status": 503}}
         mirroring = found.get("mirroring")
         if mirroring is not None:
             action = self._action(mirroring.text("service"), router)
             mirrors = [
-                {"upstream": upstream, "percent": int(one.number("percent") or 0)}
+                {"upstream": upstream, "percent": f"{one.number('percent') or 0:g}%"}
                 for one in mirroring.elements("mirrors")
                 if (upstream := self._upstream(one.text("name"), found)) is not None
             ]
             mirroring.read("maxBodySize"), mirroring.read("mirrorBody")
-            return {**action, "mirror": mirrors}
+            return {**action, "mirror": mirrors} if mirrors else action
         upstream = self._upstream(name, router)
         if upstream is None:
             return {"respond": {"status": 503}}
@@ -178,11 +154,12 @@ class _Traefik:
         if name in self._upstreams:
             return usable(name)
         urls = [split_url(one.text("url")) for one in balancer.elements("servers")]
-        weights = [one.number("weight") for one in balancer.elements("servers")]
+        weights = [_weight(one) for one in balancer.elements("servers")]
         addresses = [network(url.hostname or "", url.port or _PORTS.get(url.scheme, 80)) for url in urls]
         endpoints: list[Any] = [
-            {"address": address, "weight": int(weight)} if weight else address
+            {"address": address, "weight": weight} if weight > 1 else address
             for address, weight in zip(addresses, weights, strict=True)
+            if weight  # a server of weight 0 gets no requests
         ]
         value: dict[str, Any] = {"endpoints": endpoints}
         route: dict[str, Any] = {}
@@ -194,6 +171,15 @@ class _Traefik:
             value["protocol"] = "http2"
         if health := balancer.get("healthCheck"):
             value["health_check"] = _health(health)
+        self._choice(balancer, value, route)
+        if not balancer.true("passHostHeader", default=True):
+            route["rewrite"] = {"host": self._host(balancer, urls)}
+        balancer.read("responseForwarding")
+        self._upstreams[name] = route
+        return self.draft.add("upstreams", name, value)
+
+    def _choice(self, balancer: Field, value: dict[str, Any], route: dict[str, Any]) -> None:
+        """How a server is chosen."""
         if balancer.text("strategy") in ("p2c", "leasttime"):
             value["load_balancing"] = "least_request"
         elif balancer.text("strategy") == "hrw":
@@ -201,12 +187,12 @@ class _Traefik:
             route["session_affinity"] = {"client_address": True}
         if cookie := balancer.get("sticky", "cookie"):
             route["session_affinity"] = {"cookie": {"name": cookie.text("name", default="_traefik")}}
+            for option in ("secure", "httpOnly", "sameSite", "domain", "partitioned"):
+                if (found := cookie.get(option)) is not None and found.text() != "false":
+                    self.draft.warn(
+                        found, f"the cookie of the session has no {option}", "see session_affinity"
+                    )
             cookie.read()
-        if not balancer.true("passHostHeader", default=True):
-            route["rewrite"] = {"host": self._host(balancer, urls)}
-        balancer.read("responseForwarding")
-        self._upstreams[name] = route
-        return self.draft.add("upstreams", name, value)
 
     def _host(self, balancer: Field, urls: Sequence[SplitResult]) -> str:
         """Return the host that servers get, if it is not that of the client: Envoy knows only the names of several."""
@@ -226,12 +212,26 @@ class _Traefik:
             return tls
         if sni := transport.text("serverName"):
             tls["sni"] = sni
+        if name := transport.text("peerCertURI"):
+            tls["subject_alt_names"] = [name]
         if transport.true("insecureSkipVerify"):
             tls["verify"] = False
         authorities = transport.texts("rootCAs")
         if authorities:
             tls["ca"] = {"file": authorities[0]}
+        if len(authorities) > 1:
+            self.draft.warn(
+                transport,
+                "only the first file of authorities is trusted",
+                "join the files into one, and name it",
+            )
         return tls
+
+
+def _weight(field: Field) -> int:
+    """Return the weight of a service or a server: one without any has 1, and one with 0 gets no requests."""
+    weight = field.number("weight")
+    return 1 if weight is None else max(0, int(weight))
 
 
 def _health(field: Field) -> dict[str, Any]:

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from xds_server.imports.draft import Draft, usable
+from xds_server.imports.draft import CLOSED, Draft, usable
 from xds_server.imports.source import Field
+from xds_server.imports.traefik_limits import add_limit, in_both, rate, seconds
 
-_PERIOD = {
-    "": "second",
-    "1s": "second",
-    "1m": "minute",
-    "1h": "hour",
-    "1m0s": "minute",
-    "1h0m0s": "hour",
-    "24h": "day",
-}
 _OTHERS = frozenset(
     ("circuitbreaker", "contenttype", "encodedcharacters", "errors", "grpcweb", "redirectregex")
 )
@@ -37,8 +29,7 @@ class Middlewares:
         """Add the middlewares of a router to a route. Returns False if a rule of security is lost."""
         sure = True
         for one in router.elements("middlewares"):
-            name, _, provider = one.text().partition("@")
-            found = self._declared.get(name.lower()) if provider in ("", "file") else None
+            found = self._found(one)
             if found is None:
                 sure = False
                 self._draft.insecure(
@@ -49,6 +40,41 @@ class Middlewares:
                 continue
             sure &= self._one(found, value, policies)
         return sure
+
+    def hosts_allowed(self, router: Field, conditions: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the routes have no host that `allowedHosts` of a middleware rejects. Reports it if they have."""
+        sure = True
+        for field in self._all(router):
+            for kind, settings in field.items():
+                allowed = (
+                    {one.lower() for one in settings.texts("allowedHosts")}
+                    if kind.lower() == "headers"
+                    else set()
+                )
+                if allowed and not all(
+                    one.get("hosts") and allowed.issuperset(one["hosts"]) for one in conditions
+                ):
+                    sure = False
+                    self._draft.insecure(
+                        settings,
+                        "allowedHosts has no equal, so routes for other hosts are closed",
+                        "write the hosts of the route, and remove ip_access",
+                    )
+        return sure
+
+    def _all(self, owner: Field) -> Iterator[Field]:
+        """Yield the middlewares of a router, also those in chains."""
+        for one in owner.elements("middlewares"):
+            found = self._found(one)
+            if found is not None:
+                yield found
+                for kind, settings in found.items():
+                    if kind.lower() == "chain":
+                        yield from self._all(settings)
+
+    def _found(self, one: Field) -> Field | None:
+        name, _, provider = one.text().partition("@")
+        return self._declared.get(name.lower()) if provider in ("", "file") else None
 
     def finished(self, route: dict[str, Any]) -> dict[str, Any]:
         """Return a route whose path is known, with the path that the upstream gets."""
@@ -150,39 +176,79 @@ class Middlewares:
             basic["realm"] = realm
         if not settings.true("removeHeader"):
             basic["forward"] = True
-        policies["basic_auth"] = basic
+        if policies.setdefault("basic_auth", basic) != basic:
+            self._draft.insecure(
+                settings,
+                "two lists of users at one router have no equal, so its routes are closed",
+                "write one htpasswd file with the users of both, and remove ip_access",
+            )
+            return False
         return True
 
     def rate_limit(self, settings: Field, _value: dict[str, Any], policies: dict[str, Any]) -> None:
         """RateLimit: a token bucket for each address."""
-        period = settings.text("period")
-        average, burst = int(settings.number("average") or 0), int(settings.number("burst") or 1)
-        if not average:
+        average, burst = settings.number("average") or 0, int(settings.number("burst") or 1)
+        period = seconds(settings.text("period", default="1s"))
+        if average <= 0:
+            settings.read()
             return
-        if period not in _PERIOD:
-            self._draft.warn(settings, f"a period of {period} has no equal", "write requests and per")
+        requests, per = rate(average, period)
         limit: dict[str, Any] = {
-            "requests": average,
-            "per": _PERIOD.get(period, "minute"),
-            "burst": burst,
-            "by": "ip",
+            "requests": requests,
+            "per": per,
+            "burst": max(1, burst),
+            "by": self._source(settings),
         }
-        if header := settings.text("sourceCriterion", "requestHeaderName"):
-            limit["by"] = f"header:{header}"
-        settings.read("sourceCriterion"), settings.read("redis")
-        policies["rate_limit"] = limit
-
-    def ip_allow_list(self, settings: Field, _value: dict[str, Any], policies: dict[str, Any]) -> None:
-        """IPAllowList."""
-        if strategy := settings.get("ipStrategy"):
-            strategy.read()
+        if redis := settings.get("redis"):
+            redis.read()
             self._draft.warn(
-                strategy,
-                "proxies in front of the gateway are trusted by the listener",
-                "write trusted_proxies at the listener",
+                redis, "the counters are not in this Redis", "see --counters in docs/reference/limits.md"
             )
-        settings.number("rejectStatusCode")
-        policies["ip_access"] = {"allow": settings.texts("sourceRange")}
+        add_limit(policies, limit)
+
+    def _source(self, settings: Field, default: str = "ip") -> str:
+        """Return what requests are counted by."""
+        source = settings.get("sourceCriterion")
+        if source is None:
+            return default
+        if header := source.text("requestHeaderName"):
+            return f"header:{header}"
+        if source.true("requestHost"):
+            return "route"  # of all hosts together, which is never more than of each
+        self._depth(source)
+        return "ip"
+
+    def _depth(self, field: Field) -> bool:
+        """Whether the address of a client is that of its connection. Reports it if not."""
+        strategy = field.get("ipStrategy")
+        if strategy is None or not strategy.value:
+            return True
+        strategy.read()
+        self._draft.warn(
+            strategy,
+            "proxies in front of the gateway are trusted by the listener",
+            "write trusted_proxies at the listener",
+        )
+        return False
+
+    def ip_allow_list(self, settings: Field, _value: dict[str, Any], policies: dict[str, Any]) -> bool:
+        """IPAllowList. Of two at one router, both must allow."""
+        status = settings.get("rejectStatusCode")
+        if status is not None and status.text() != "403":
+            self._draft.warn(status, "the gateway rejects with 403", "write errors at the gateway")
+        allowed = settings.texts("sourceRange")
+        known = policies.get("ip_access")
+        if known is not None:
+            allowed = in_both(known.get("allow", ()), allowed)
+        policies["ip_access"] = {"allow": allowed} if allowed else dict(CLOSED["ip_access"])
+        if self._depth(settings):
+            return True
+        self._draft.insecure(
+            settings,
+            "the addresses that it allows come from x-forwarded-for, so its routes are closed",
+            "write trusted_proxies at the listener, and ip_access",
+        )
+        return False
 
     def redirect_scheme(self, settings: Field, value: dict[str, Any], _policies: dict[str, Any]) -> None:
         """RedirectScheme."""
@@ -207,13 +273,15 @@ class Middlewares:
 
     def in_flight(self, settings: Field, _value: dict[str, Any], policies: dict[str, Any]) -> None:
         """InFlightReq."""
-        settings.read("sourceCriterion")
-        policies["concurrency"] = {"requests": int(settings.number("amount") or 1), "by": "ip"}
+        amount = max(1, int(settings.number("amount") or 1))
+        known = policies.get("concurrency", {}).get("requests", amount)
+        by = self._source(settings, default="route")
+        policies["concurrency"] = {"requests": min(amount, known), "by": by}
 
     def buffering(self, settings: Field, value: dict[str, Any], _policies: dict[str, Any]) -> None:
         """Buffering: the bound of the body."""
         if size := settings.number("maxRequestBodyBytes"):
-            value["max_body"] = int(size)
+            value["max_body"] = min(int(size), value.get("max_body", int(size)))
         for name in ("memRequestBodyBytes", "memResponseBodyBytes"):
             settings.read(name)
 

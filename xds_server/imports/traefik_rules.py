@@ -14,6 +14,10 @@ from xds_server.imports.text_prefixes import TEXT
 
 _TOKEN = re.compile(r"\s*(?:(&&|\|\||!|\(|\))|([A-Za-z]+)\s*\(\s*((?:`[^`]*`|\"[^\"]*\"|'[^']*')(?:\s*,\s*(?:`[^`]*`|\"[^\"]*\"|'[^']*'))*)\s*\))")  # fmt: skip
 _TEXT = re.compile(r"`([^`]*)`|\"([^\"]*)\"|'([^']*)'")
+_SPECIAL = re.compile(r"[{}*]")
+"""Characters that are plain text in a path of Traefik 3, and have a meaning here."""
+_ONE_OF = frozenset({"Path", "PathPrefix", "PathRegexp", "HostRegexp"})
+"""Matchers whose values are alternatives, which the syntax of version 2 allows to be several."""
 _MOST = 64
 """Alternatives of one rule."""
 
@@ -123,9 +127,22 @@ def conditions(alternative: Alternative) -> list[dict[str, Any]]:
     return found
 
 
+def wider_hosts(alternative: Alternative) -> list[str]:
+    """Return the regular expressions of hosts with one label more, which here become hosts with any number of labels more."""
+    return [
+        text
+        for one in alternative
+        if one.name == "HostRegexp"
+        for text in one.values
+        if not text.lstrip("^").startswith(".")
+    ]
+
+
 def _variants(one: Matcher) -> tuple[Matcher, ...]:
     """Return matchers of which one must match. What is negated matches without the header too, and our condition does not."""
     if not one.negated:
+        if one.name in _ONE_OF and len(one.values) > 1:
+            return tuple(one._replace(values=(value,)) for value in one.values)
         return (one,)
     if one.name not in ("Header", "HeaderRegexp", "Query", "QueryRegexp"):
         raise RuleError(f"!{one.name} has no equal")
@@ -145,7 +162,9 @@ def _add(found: dict[str, Any], one: Matcher) -> None:
             raise RuleError(f"HostRegexp(`{values[0]}`) has no equal; write the hosts, or *.example.com")
         _once(found, "hosts", ["*" + match[1].replace("\\", "")])
     elif name == "Path":
-        _once(found, "path", values[0])
+        _once(found, "path", f"~^{re.escape(values[0])}$" if _SPECIAL.search(values[0]) else values[0])
+    elif name == "PathPrefix" and _SPECIAL.search(values[0]):
+        _once(found, "path", f"~^{re.escape(values[0])}.*$")
     elif name == "PathPrefix":
         _once(found, "path", values[0].rstrip("/") + "/*")
         if not values[0].endswith("/"):
