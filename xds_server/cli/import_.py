@@ -87,7 +87,12 @@ def _parsed(name: str) -> tuple[str, bytes]:
         import crossplane
     except ImportError:
         raise EnvironmentFailed("import nginx needs crossplane: pip install 'xds-gateway[nginx]'") from None
-    payload = crossplane.parse(name, combine=True, comments=False)
+    try:
+        payload = crossplane.parse(name, combine=True, comments=False)
+    except RecursionError:
+        raise UnreadableFolder(
+            f"{name} includes itself, or its blocks are too deep; correct it, see nginx -t"
+        ) from None
     return name, json.dumps(payload).encode()
 
 

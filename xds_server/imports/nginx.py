@@ -12,9 +12,10 @@ from typing import Any
 from filters.language import Place, Problem
 from xds_server.gateway.document import Part
 from xds_server.imports.draft import CLOSED, Draft, usable
-from xds_server.imports.draft import url as split_url
-from xds_server.imports.nginx_directives import Directive, inherited
-from xds_server.imports.nginx_policies import Policies
+from xds_server.imports.nginx_directives import Directive
+from xds_server.imports.nginx_listeners import Listeners
+from xds_server.imports.nginx_policies import LIMITS, Policies
+from xds_server.imports.nginx_upstreams import Upstreams
 from xds_server.imports.text_prefixes import TEXT
 
 _SILENT = frozenset(
@@ -39,8 +40,6 @@ _STATIC = (
     "perl",
     "js_content",
 )
-_PORTS = {"http": 80, "https": 443}
-_VERSIONS = {"TLSv1": "1.0", "TLSv1.1": "1.1", "TLSv1.2": "1.2", "TLSv1.3": "1.3"}
 
 
 def imported(parts: Sequence[Part], _files: Mapping[str, bytes]) -> Draft:
@@ -49,9 +48,8 @@ def imported(parts: Sequence[Part], _files: Mapping[str, bytes]) -> Draft:
     for part in parts:
         for error in part.values["errors"]:
             place = Place(error["file"], error["line"] or 1, 1)
-            draft.problems.append(
-                Problem(path=(), message=error["error"], place=place, remedy="see nginx -t")
-            )
+            message = error["error"] or "not a configuration of nginx: crossplane cannot read it"
+            draft.problems.append(Problem(path=(), message=message, place=place, remedy="see nginx -t"))
         for config in part.values["config"]:
             top = [Directive(one, (), config["file"]) for one in config["parsed"]]
             _Nginx(top, draft)
@@ -61,8 +59,6 @@ def imported(parts: Sequence[Part], _files: Mapping[str, bytes]) -> Draft:
 class _Nginx:
     def __init__(self, top: Sequence[Directive], draft: Draft) -> None:
         self.draft = draft
-        self._upstreams: dict[str, str] = {}
-        self._ports: dict[tuple[int, bool], str] = {}
         for one in top:
             if one.name == "http":
                 one.seen = True
@@ -73,51 +69,15 @@ class _Nginx:
 
     def _http(self, http: Directive) -> None:
         self._policies = Policies(self.draft, http)
-        declared = {one.arguments[0]: one for one in http.all("upstream") if one.arguments}
-        for name, one in declared.items():
-            self._upstreams[name] = self._upstream(name, one)
+        self._upstreams = Upstreams(self.draft, http)
+        self._listeners = Listeners(self.draft, http)
         for server in http.all("server"):
             self._server(http, server)
+        self._policies.share_limits()
         for level in (http, *http.all("server")):
             for one in level.block:
                 if one.name in _SILENT:
                     one.skip()
-
-    def _upstream(self, name: str, upstream: Directive) -> str:
-        endpoints: list[Any] = []
-        for server in upstream.all("server"):
-            address = server.arguments[0].removeprefix("http://")
-            endpoint: dict[str, Any] = {
-                "address": address
-                if re.search(r":\d+$", address) or address.startswith("unix:")
-                else f"{address}:80"
-            }
-            for option in server.arguments[1:]:
-                key, _, number = option.partition("=")
-                if key == "weight" and number.isdigit():
-                    endpoint["weight"] = max(1, int(number))
-                elif key == "backup":
-                    endpoint["priority"] = 1
-                elif key not in ("max_fails", "fail_timeout", "max_conns"):
-                    self.draft.warn(
-                        server, f"{key} of a server has no equal", "write the endpoint without it"
-                    )
-            if "down" not in server.arguments:
-                endpoints.append(endpoint if len(endpoint) > 1 else endpoint["address"])
-        value: dict[str, Any] = {"endpoints": endpoints}
-        if upstream.all("least_conn"):
-            value["load_balancing"] = "least_request"
-        elif upstream.all("random"):
-            value["load_balancing"] = "random"
-        for one in upstream.all("ip_hash", "hash"):
-            value["load_balancing"] = "ring_hash"
-            self.draft.warn(
-                one,
-                "the key of consistent hashing belongs to routes here",
-                "write session_affinity at the routes",
-            )
-        upstream.all("keepalive", "keepalive_timeout", "keepalive_requests", "zone")
-        return self.draft.add("upstreams", name, value)
 
     def _server(self, http: Directive, server: Directive) -> None:
         named = [(one, name) for one in server.all("server_name") for name in one.arguments]
@@ -126,28 +86,44 @@ class _Nginx:
         base: dict[str, Any] = {"hosts": hosts} if hosts else {}
         if names and not hosts and names != ["_"]:
             base["hosts"] = ["not-imported.invalid"]
-        base["listeners"] = [self._listener(server, one) for one in server.all("listen")] or [
-            self._listener(server, None)
-        ]
-        base["listeners"] = sorted(set(base["listeners"]))
-        levels = [http, server]
+        base["listeners"], sure = self._listeners.of(server)
+        if not base["listeners"] or server.first_argument("ssl_reject_handshake") == "on":
+            self._left_out(server)
+            return
+        for one in server.all("if", "rewrite"):
+            one.skip()
+            sure = False
+            self.draft.insecure(
+                one,
+                f"'{one.name}' of a server is not imported, and may reject requests, so its routes are closed",
+                "write routes for its cases, and remove ip_access",
+            )
+        self._locations(base, [http, server], sure=sure)
+
+    def _left_out(self, server: Directive) -> None:
+        """No request reaches a location of a server: it listens on nothing that a gateway has, or rejects all connections."""
+        server.skip()
+        self.draft.warn(
+            server, "no client reaches the server, so it has no routes", "write a listener and routes"
+        )
+
+    def _locations(self, base: Mapping[str, Any], levels: Sequence[Directive], *, sure: bool) -> None:
+        server = levels[-1]
         answers = server.all("return")
         if answers:
-            self._location(base, levels, server, None)
+            self._location(base, levels, None, sure=sure)
         for location in server.all("location"):
             if answers:  # no request reaches a location
                 location.skip()
                 continue
-            self._location(base, [*levels, location], location, location.arguments)
-            for nested in location.all("location"):
-                self._location(base, [*levels, location, nested], nested, nested.arguments)
-        for one in server.all("if", "rewrite"):
-            one.skip()
-            self.draft.insecure(
-                one,
-                f"'{one.name}' of a server is not imported, and may reject requests",
-                "write routes for its cases",
-            )
+            self._nested(base, levels, location, sure=sure)
+
+    def _nested(
+        self, base: Mapping[str, Any], levels: Sequence[Directive], location: Directive, *, sure: bool
+    ) -> None:
+        self._location(base, [*levels, location], location.arguments, sure=sure)
+        for nested in location.all("location"):
+            self._nested(base, [*levels, location], nested, sure=sure)
 
     def _usable(self, directive: Directive, name: str) -> bool:
         if name in ("_", "", '""'):
@@ -159,82 +135,58 @@ class _Nginx:
             return False
         return True
 
-    def _listener(self, server: Directive, listen: Directive | None) -> str:
-        text = listen.arguments[0] if listen is not None and listen.arguments else "80"
-        port = int(found[1]) if (found := re.search(r"(\d+)$", text)) else 80
-        tls = listen is not None and "ssl" in listen.arguments
-        certificate, key = (
-            server.first_argument("ssl_certificate"),
-            server.first_argument("ssl_certificate_key"),
-        )
-        versions = [
-            _VERSIONS[one]
-            for each in server.all("ssl_protocols")
-            for one in each.arguments
-            if one in _VERSIONS
-        ]
-        if client := server.last("ssl_verify_client"):
-            self.draft.insecure(
-                client,
-                "certificates of clients are not imported",
-                "write tls.client_certificate at the listener, and mtls",
-            )
-        if (port, tls) not in self._ports:
-            self._ports[port, tls] = self.draft.add(
-                "listeners", f"{'https' if tls else 'http'}-{port}", {"port": port}
-            )
-        name = self._ports[port, tls]
-        if tls and certificate:
-            listener = self.draft.sections["listeners"][name]
-            settings = listener.setdefault("tls", {"certificates": []})
-            secret = usable(certificate.rpartition("/")[2].rpartition(".")[0])
-            if secret not in self.draft.sections.get("secrets", {}):
-                self.draft.add(
-                    "secrets", secret, {"certificate": {"file": certificate}, "private_key": {"file": key}}
-                )
-            if secret not in settings["certificates"]:
-                settings["certificates"].append(secret)
-            if versions:
-                settings["minimum_version"] = min(versions)
-        return name
-
     def _location(
         self,
         base: Mapping[str, Any],
         levels: Sequence[Directive],
-        place: Directive,
         arguments: Sequence[str] | None,
+        *,
+        sure: bool,
     ) -> None:
-        if place.all("internal"):
-            place.skip()
-            return
+        """Add the routes of the innermost level. A server without arguments answers all requests."""
+        place = levels[-1]
         conditions = [{"path": "/*"}] if arguments is None else self._conditions(place, arguments)
-        value, policies, sure = self._policies.of(levels, place)
-        action = self._action(levels, place)
+        if place.all("internal"):
+            self.draft.warn(
+                place, "the location is reached from within only, so clients get 404", "write a route if clients call it"
+            )  # fmt: skip
+            place.skip()
+            action: dict[str, Any] | None = {"respond": {"status": 404}}
+            value: dict[str, Any] = {}
+            policies: dict[str, Any] = {}
+            limits: list[str] = []
+        else:
+            value, policies, safe = self._policies.of(levels)
+            sure, limits = sure and safe, self._policies.limits(levels)
+            action = self._action(levels, place)
         if action is None:
-            if any(one.name == "location" for one in place.block):
-                return
-            for one in place.all(*_STATIC):
-                self.draft.warn(
-                    one,
-                    f"{one.name} serves files or another protocol, so the route answers 501",
-                    "forward to a server that does it",
-                )
-            action = {"respond": {"status": 501}}
+            action = self._files(place)
         if "respond" in action or "redirect" in action:
-            value = {}
+            value, limits = {}, []
         policies |= {} if sure else CLOSED
         routes = []
         for condition in conditions:
             route = {**base, **condition, **value, **self._rewritten(condition, action)}
             if policies:
                 route["policies"] = policies
+            if limits:
+                route[LIMITS] = limits
             routes.append(route)
         host = base.get("hosts", ["server"])[0].removeprefix("*.")
         self.draft.add_routes(f"{host}-{usable((arguments or ['all'])[-1].strip('/') or 'root')}", routes)
         for one in place.block:
             if one.name in _SILENT:
                 one.skip()
+
+    def _files(self, place: Directive) -> dict[str, Any]:
+        """Return the action of a location that forwards nothing."""
+        for one in place.all(*_STATIC):
+            self.draft.warn(
+                one,
+                f"{one.name} serves files or another protocol, so the route answers 501",
+                "forward to a server that does it",
+            )
+        return {"respond": {"status": 501}}
 
     def _conditions(self, place: Directive, arguments: Sequence[str]) -> list[dict[str, Any]]:
         kind, path = (arguments[0], arguments[1]) if len(arguments) > 1 else ("", arguments[0])
@@ -272,25 +224,12 @@ class _Nginx:
                 passed, "variables in proxy_pass have no equal, so the route answers 501", "write an upstream"
             )
             return {"respond": {"status": 501}}
-        parts = split_url(text)
-        name = parts.netloc
-        if name not in self._upstreams:
-            address = name if re.search(r":\d+$", name) else f"{name}:{_PORTS.get(parts.scheme, 80)}"
-            value: dict[str, Any] = {"endpoints": [address]}
-            if parts.scheme in ("https", "grpcs"):
-                value["tls"] = {
-                    "verify": any(one.arguments == ["on"] for one in inherited(levels, "proxy_ssl_verify"))
-                }
-            if passed.name == "grpc_pass":
-                value["protocol"] = "grpc"
-            self._upstreams[name] = self.draft.add("upstreams", parts.hostname or name, value)
-        elif parts.scheme in ("https", "grpcs"):
-            self.draft.sections["upstreams"][self._upstreams[name]]["tls"] = {"verify": False}
-        action: dict[str, Any] = {"upstream": self._upstreams[name]}
-        if parts.path:
-            action["path"] = parts.path
-        if not self._policies.keeps_host(levels):
-            action["host"] = parts.hostname or name
+        action = self._upstreams.of(levels, passed)
+        host = self._policies.host(levels)
+        if host is None:
+            del action["host"]
+        elif host:
+            action["host"] = host
         return action
 
     def _rewritten(self, condition: Mapping[str, Any], action: Mapping[str, Any]) -> dict[str, Any]:
@@ -312,13 +251,18 @@ class _Nginx:
             found = re.fullmatch(r"(https?)://\$(?:host|server_name|http_host)\$request_uri", text)
             if found:
                 return {"redirect": {"scheme": found[1], "status": code}}
-            if "$" in text.removesuffix("$request_uri"):
-                self.draft.warn(answer, "variables of this redirect have no equal", "write redirect")
-            fixed = re.sub(r"\$\w+", "", text)
-            parts = split_url(fixed)
-            if text.endswith("$request_uri") and parts.hostname:
-                return {"redirect": {"scheme": parts.scheme, "host": parts.hostname, "status": code}}
-            return {"redirect": {"to": fixed or "/", "status": code}}
+            found = re.fullmatch(r"(https?)://([^/$:]+)(?::(\d+))?\$request_uri", text)
+            if found:
+                port = {"port": int(found[3])} if found[3] else {}
+                return {"redirect": {"scheme": found[1], "host": found[2], **port, "status": code}}
+            if "$" in text or not text:
+                self.draft.warn(
+                    answer,
+                    "variables of this redirect have no equal, so the route answers 501",
+                    "write redirect",
+                )
+                return {"respond": {"status": 501}}
+            return {"redirect": {"to": text, "status": code}}
         if code < 200 or code == 444:
             code = 403  # 444 closes the connection without a response
         respond: dict[str, Any] = {"status": code}
