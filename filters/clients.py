@@ -77,18 +77,25 @@ def missing_databases(clients: Clients, geoip: Geoip, *path: str) -> Iterator[Mi
 def principals(clients: Clients) -> Mapping[ClientKind, list[rbac_pb2.Principal]]:
     """Return Envoy's principals of all kinds. A client whose country is unknown is in none."""
     return {
-        "addresses": [_address(entry) for entry in clients.addresses],
+        "addresses": [one for entry in clients.addresses for one in _addresses(entry)],
         "countries": [_header(COUNTRY_HEADER, code) for code in clients.countries],
         "asns": [_header(ASN_HEADER, str(number)) for number in clients.asns],
     }
 
 
-def _address(entry: str) -> rbac_pb2.Principal:
+def _addresses(entry: str) -> Iterator[rbac_pb2.Principal]:
+    """Yield the principal of a network, and for IPv4 that of its addresses as proxies with IPv6 sockets may write them.
+
+    ::ffff:192.0.2.7 is 192.0.2.7 (RFC 4291 section 2.5.5.2), and Envoy compares both as they are written.
+    """
     network = ipaddress.ip_network(entry)
-    cidr = address_pb2.CidrRange(
-        address_prefix=str(network.network_address),
-        prefix_len=wrappers_pb2.UInt32Value(value=network.prefixlen),
-    )
+    yield _network(str(network.network_address), network.prefixlen)
+    if network.version == 4:
+        yield _network(f"::ffff:{network.network_address}", 96 + network.prefixlen)
+
+
+def _network(address: str, length: int) -> rbac_pb2.Principal:
+    cidr = address_pb2.CidrRange(address_prefix=address, prefix_len=wrappers_pb2.UInt32Value(value=length))
     return rbac_pb2.Principal(remote_ip=cidr)
 
 

@@ -16,6 +16,10 @@ local function network(address)
     return address:match("^(.*):%d+$") or address, "4"
   end
   v6 = v6:gsub("%%.*$", "")
+  local v4 = v6:match("^::ffff:(%d+%.%d+%.%d+%.%d+)$")
+  if v4 ~= nil then
+    return v4, "4"
+  end
   local before, after = v6:match("^(.-)::(.*)$")
   if before == nil then
     return v6:match("^%x+:%x+:%x+:%x+") or v6, "6"

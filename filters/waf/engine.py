@@ -86,8 +86,9 @@ def text_of(message: libmodsecurity.RuleMessage, name: str) -> str:
 
 
 def _verdict(one: libmodsecurity.Transaction, found: bool) -> Verdict:
+    """The verdict, with the most severe match first: the severities are those of syslog (RFC 5424 section 6.2.1)."""
     score, matches = 0, {}
-    for message in one.get_rule_messages():
+    for message in sorted(one.get_rule_messages(), key=lambda message: message.severity):
         if message.rule_id == directives.SCORE:
             told = text_of(message, "message").rpartition(" ")[2]
             score = int(told) if told.isdecimal() else 0

@@ -114,6 +114,10 @@ def test_a_clients_own_request_id_is_kept_only_where_the_listener_trusts_it(
     [
         ("/denied", "203.0.113.9", 403),
         ("/denied", "203.0.114.9", 200),
+        ("/denied", "::ffff:203.0.113.9", 403),
+        ("/denied", "::ffff:203.0.114.9", 200),
+        ("/allowed", "::ffff:198.51.100.7", 200),
+        ("/allowed", "::ffff:192.0.2.1", 403),
         ("/allowed", "198.51.100.7", 200),
         ("/allowed", "2001:db8::7", 200),
         ("/allowed", "198.51.100.66", 403),

@@ -60,6 +60,7 @@ def parser(*names: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 fine, 1 the input is wrong, 2 wrong usage, 3 the environment failed."""
     words = sys.argv[1:] if argv is None else list(argv)
+    words = ["version"] if words == ["--version"] else words
     name = next((word for word in words if not word.startswith("-")), "")
     arguments = parser(name).parse_args(words)
     try:
