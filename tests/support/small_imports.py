@@ -43,7 +43,7 @@ class Small(NamedTuple):
         """Whether nobody may call a route."""
         route = self.route(name)
         level = {**self.sections.get("policies", {}), **route.get("policies", {})}
-        return level.get("ip_access") == CLOSED["ip_access"]
+        return bool(level.get("ip_access") == CLOSED["ip_access"])
 
 
 def small(kind: str, *texts: str, folder: Path | None = None) -> Small:

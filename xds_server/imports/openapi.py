@@ -12,19 +12,20 @@ from typing import Any
 from urllib.parse import SplitResult
 
 from xds_server.gateway.document import Part
-from xds_server.imports import placeholders
+from xds_server.gateway.model.routes import METHODS
+from xds_server.imports import openapi_amazon, placeholders
 from xds_server.imports.draft import CLOSED, Draft, duration, network, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.kong_plugins import Plugins, Policies
 from xds_server.imports.kong_tokens import Tokens
-from xds_server.imports.openapi_security import Security
+from xds_server.imports.openapi_security import Security, referred
 from xds_server.imports.source import Field
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
 _ANY = "x-amazon-apigateway-any-method"
 _PORTS = {"http": 80, "https": 443, "grpc": 80, "grpcs": 443}
 _SILENT = re.compile(
-    r"x-(google-(api-name|management|endpoints)|amazon-apigateway-(importexport-version|request-validators?|binary-media-types|documentation)"
+    r"x-(google-(api-name|management)|amazon-apigateway-(importexport-version|request-validators?|binary-media-types|documentation)"
     r"|logo|tagGroups|codeSamples|kong-tags|internal|speakeasy.*)"
 )
 """Extensions that change nothing of what a gateway does, or that are part of another one."""
@@ -49,11 +50,12 @@ class _Document:
         self._root, self._content, self._draft = root, content, draft
         self._old = bool(root.text("swagger"))
         self._name = usable(root.text("info", "title").lower() or PurePosixPath(file).stem)
-        self._file = f"specs/{PurePosixPath(file).name}"
+        self._file = _free(f"specs/{PurePosixPath(file).name}", draft)
         self._security = Security(root, draft, self._name)
         self._plugins = Plugins(draft, {}, Tokens(draft))
         self._upstreams: dict[tuple[str, str], str] = {}
         self._routes: list[str] = []
+        self._whole = not self._old and not any(_remote(root.value))
 
     def write(self) -> None:
         """Add everything to the draft."""
@@ -62,14 +64,26 @@ class _Document:
                 self._root, "not an OpenAPI document of version 2.0 or 3", "write openapi: 3.1.0"
             )
             return
+        self._closed = openapi_amazon.protects_api(self._root, self._draft)
+        self._other_servers(self._root)
         paths = self._root.get("paths")
         for path, item in paths.items() if paths is not None else ():
-            for method, operation in item.items():
-                if method in _METHODS or method == _ANY:
-                    self._operation(path, item, method, operation)
-        if self._routes and not self._old:
+            self._item(path, item)
+        if (found := self._root.get("x-google-endpoints")) is not None:
+            if any(one.true("allowCors") for one in found.elements()):
+                self._draft.warn(
+                    found, "preflight requests do not reach the service (allowCors)", "write cors"
+                )
+            found.read()
+        if self._routes and self._whole:
             self._draft.files[self._file] = self._content
             self._draft.add("catalog", self._name, {"openapi": self._file, "routes": self._routes})
+        elif not self._old and not self._whole:
+            self._draft.warn(
+                self._root,
+                "the document refers to other files, so requests are not compared with it",
+                "bundle the document, and import it again",
+            )
         elif self._old:
             self._draft.warn(
                 self._root.get("swagger") or self._root,
@@ -80,21 +94,63 @@ class _Document:
         for one in _extensions(self._root):
             self._draft.unread(one)
 
+    def _item(self, path: str, item: Field) -> None:
+        """Add the operations of a path. What has no equal here gets no other route either."""
+        reference = item.get("$ref")
+        if reference is not None:
+            target = referred(self._root, reference.text())
+            if target is None:
+                self._draft.insecure(
+                    reference, "it is not in this document, so the path answers 501", "bundle the document"
+                )
+                self._draft.add(
+                    "routes", path, {"path": self._path(path, item, item), "respond": {"status": 501}}
+                )
+                return
+            item = target
+        operations = [(name, one) for name, one in item.items() if name in _METHODS or name == _ANY]
+        others = item.get("additionalOperations")
+        operations += others.items() if others is not None else ()
+        for method, operation in operations:
+            if method == _ANY or method.upper() in METHODS:
+                self._operation(path, item, method, operation)
+            else:
+                self._draft.insecure(
+                    operation, f"Envoy knows no method {method.upper()}, so other methods of this path answer 501",
+                    "let clients send POST",
+                )  # fmt: skip
+                operation.read()
+                self._draft.add(
+                    "routes",
+                    f"{method}-{path.strip('/')}",
+                    {"path": self._path(path, item, operation), "respond": {"status": 501}},
+                )
+        self._other_servers(item, *(one for _, one in operations))
+
+    def _other_servers(self, *owners: Field) -> None:
+        for owner in owners:
+            for one in owner.elements("servers")[1:]:
+                one.read()
+                self._draft.warn(
+                    one, "only the first server is the upstream", "write another upstream if you need it"
+                )
+
     def _operation(self, path: str, item: Field, method: str, operation: Field) -> None:
         own = self._kong(operation, item)
         route: dict[str, Any] = {"path": self._path(path, item, operation)}
         if method != _ANY:
             route["methods"] = [method.upper()]
-        route |= self._action(path, item, operation)
+        route |= self._action(path, item, operation, method)
         route |= own.keys
         if own.respond is not None:
             route = {key: value for key, value in route.items() if key in ("path", "methods")} | {
                 "respond": own.respond
             }
         policies = {**own.rules, **self._security.of(operation), **self._limits(operation)}
-        if own.closed:
+        unsafe = openapi_amazon.protects_operation((operation, item), self._draft)
+        if own.closed or self._closed or unsafe:
             policies |= CLOSED
-        if not self._old and method != _ANY and "respond" not in route:
+        if self._whole and method in _METHODS and "respond" not in route:
             policies["validate"] = {"openapi": self._file}
         if cors := self._root.get("x-amazon-apigateway-cors"):
             policies["cors"] = _cors(cors)
@@ -111,7 +167,8 @@ class _Document:
         """Return the path with that of the server. Parameters get names that the language allows."""
         base = self._server(item, operation).path.rstrip("/")
         whole = f"{base}{path}"
-        if match := re.fullmatch(r"(.*)/\{[^{}/]+\+\}", whole):  # the greedy parameter of AWS
+        # the greedy parameters of AWS and of Google
+        if match := re.fullmatch(r"(.*)/\{(?:[^{}/]+\+|[^{}/=]+=\*\*)\}", whole):
             return f"{match[1]}/*"
         if re.search(r"[^/]\{|\}[^/]", whole):
             pattern = "".join(
@@ -137,7 +194,7 @@ class _Document:
                 return split_url(url)
         return split_url("")
 
-    def _action(self, path: str, item: Field, operation: Field) -> dict[str, Any]:
+    def _action(self, path: str, item: Field, operation: Field, method: str) -> dict[str, Any]:
         backend = (
             operation.get("x-google-backend")
             or item.get("x-google-backend")
@@ -147,7 +204,7 @@ class _Document:
             return self._google(backend, constant=backend.path != ("x-google-backend",), path=path)
         amazon = operation.get("x-amazon-apigateway-integration")
         if amazon is not None:
-            return self._amazon(amazon)
+            return self._amazon(amazon, method)
         server = self._server(item, operation)
         if not server.hostname:
             self._draft.warn(
@@ -179,7 +236,7 @@ class _Document:
             audience.read()
         return action
 
-    def _amazon(self, amazon: Field) -> dict[str, Any]:
+    def _amazon(self, amazon: Field, method: str) -> dict[str, Any]:
         kind = amazon.text("type").lower()
         url = split_url(amazon.text("uri"))
         if kind in ("http", "http_proxy") and url.hostname and "$" not in url.hostname:
@@ -190,6 +247,8 @@ class _Document:
                 )
             if milliseconds := amazon.number("timeoutInMillis"):
                 action["timeout"] = duration(milliseconds)
+            if method != _ANY:
+                openapi_amazon.warn_of_method(amazon, method, self._draft)
             for name in (
                 "httpMethod",
                 "connectionType",
@@ -202,7 +261,7 @@ class _Document:
             return action
         amazon.read()
         if kind == "mock":
-            return {"respond": {"status": 200}}
+            return openapi_amazon.mock(amazon)
         self._draft.warn(
             amazon,
             f"an integration of type {kind or 'none'} has no equal, so the route answers 501",
@@ -270,8 +329,27 @@ class _Document:
         return found
 
 
+def _remote(value: Any) -> Iterator[str]:
+    """Yield the references that leave the document."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in parts:
+        if key == "$ref" and isinstance(one, str) and not one.startswith("#"):
+            yield one
+        yield from _remote(one)
+
+
+def _free(wanted: str, draft: Draft) -> str:
+    """Return the name of a file that no other document has."""
+    path = PurePosixPath(wanted)
+    name, number = path, 2
+    while str(name) in draft.files:
+        name, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    return str(name)
+
+
 def _parameter(name: str) -> str:
     """Return a name of a path's segment that the language allows."""
+    name = name.removesuffix("=*")
     found = re.sub(r"\W+", "_", name)
     return found if not found[:1].isdigit() else f"_{found}"
 
@@ -297,6 +375,7 @@ def _extensions(root: Field) -> Iterator[Field]:
     owners = [root]
     paths = root.get("paths")
     for _, item in paths.items() if paths is not None else ():
+        item = referred(root, item.text("$ref")) or item
         owners += [item, *(one for name, one in item.items() if name in _METHODS or name == _ANY)]
     for owner in owners:
         yield from (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from xds_server.imports.draft import CLOSED, Draft
 from xds_server.imports.draft import url as split_url
@@ -35,7 +37,10 @@ class Security:
             found = [self._policies(name, wanted) for name in names]
             if None in found:
                 return dict(CLOSED)
+            if self._needs_two(alternative, found):
+                return dict(CLOSED)
             for one in found:
+                self._report_lost_place(alternative, policies, one or {})
                 policies = _merged(policies, one or {})
             if names:
                 scopes.append({scope for _, some in alternative.items() for scope in some.texts()})
@@ -47,7 +52,7 @@ class Security:
                 "write authentication: all at two routes, and remove ip_access",
             )  # fmt: skip
             return dict(CLOSED)
-        needed = set.union(*scopes) if scopes else set()
+        needed = set().union(*scopes)
         if needed and any(one != scopes[0] for one in scopes):
             self._draft.insecure(
                 wanted, "alternatives with different scopes are not imported, so the route is closed",
@@ -56,11 +61,30 @@ class Security:
             return dict(CLOSED)
         if needed:
             policies["authorize"] = {"scopes": sorted(needed)}
-        if optional:
-            policies = {
-                key: _optional(value) if key in _OPTIONAL else value for key, value in policies.items()
-            }
-        return policies
+        return {
+            key: _optional(value) if optional and key in _OPTIONAL else value
+            for key, value in policies.items()
+        }
+
+    def _needs_two(self, alternative: Field, found: Sequence[Mapping[str, Any] | None]) -> bool:
+        """Whether an alternative needs two schemes of one kind, of which the language would accept any. Reports it."""
+        keys = [key for one in found for key in one or {}]
+        if len(set(keys)) == len(keys):
+            return False
+        names = ", ".join(name for name, _ in alternative.items())
+        self._draft.insecure(
+            alternative,
+            f"two schemes of one kind ({names}) that are both needed have no equal, so the route is closed",
+            "write a policy in Python, and remove ip_access",
+        )
+        return True
+
+    def _report_lost_place(self, field: Field, known: dict[str, Any], other: dict[str, Any]) -> None:
+        """Report a key that is no longer read, because another scheme has the same kind of place."""
+        for place, name in other.get("api_key", {}).items():
+            if (lost := known.get("api_key", {}).get(place, name)) != name:
+                self._draft.warn(field, f"keys are read from the {place} {name} only, and no longer from {lost}",
+                                 "let clients use one name")  # fmt: skip
 
     def _policies(self, name: str, wanted: Field) -> dict[str, Any] | None:
         """Return the policies of a scheme, None if it cannot be imported."""
@@ -77,7 +101,7 @@ class Security:
         kind = scheme.text("type").lower()
         if kind == "apikey":
             place, key = scheme.text("in"), scheme.text("name")
-            if key.lower() == "authorization" and scheme.get("x-amazon-apigateway-authorizer"):
+            if scheme.get("x-amazon-apigateway-authorizer"):
                 return self._provider(name, scheme)
             return {"api_key": {place: key}}
         if kind == "basic" or (kind == "http" and scheme.text("scheme").lower() == "basic"):
@@ -111,6 +135,15 @@ class Security:
         provider: dict[str, Any] = {"issuer": issuer, "jwks": {"url": keys}}
         if audiences:
             provider["audiences"] = audiences
+        locations = scheme.get("x-google-jwt-locations")
+        if locations is not None:
+            for ours, theirs in (("from_headers", "header"), ("from_query", "query")):
+                if places := [text for one in locations.elements() if (text := one.text(theirs))]:
+                    provider[ours] = places
+            if any(one.text("value_prefix") not in ("", "Bearer ") for one in locations.elements()):
+                self._draft.warn(
+                    locations, "a prefix other than 'Bearer ' has no equal", "let clients leave it out"
+                )
         return {"jwt": self._draft.add("identity", name, provider)}
 
 
@@ -140,4 +173,20 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 def _schemes(root: Field) -> Any:
     found = root.get("components", "securitySchemes") or root.get("securityDefinitions")
-    return found.items() if found is not None else ()
+    for name, one in found.items() if found is not None else ():
+        yield name, referred(root, one.text("$ref")) or one
+
+
+def referred(root: Field, reference: str) -> Field | None:
+    """Return the object that a reference within the document leads to, None if it leads to none, or in a circle."""
+    seen: set[str] = set()
+    while reference.startswith("#/") and reference not in seen:
+        seen.add(reference)
+        names = [unquote(one).replace("~1", "/").replace("~0", "~") for one in reference[2:].split("/")]
+        found = root.get(*names)
+        if found is None or not isinstance(found.value, dict):
+            return None
+        if "$ref" not in found.value:
+            return found
+        reference = found.text("$ref")
+    return None
