@@ -109,14 +109,17 @@ class _Envoy:
                 one.read()
                 closed = True
                 self.draft.insecure(
-                    one, f"chains are not chosen by {name}, so its routes are closed", "remove ip_access"
+                    one,
+                    f"chains are not chosen by {name}, so its routes are closed",
+                    "remove ip_access, or name the upstream of the stream route",
                 )
         closed |= not self._tls(chain, listener)
         manager: Field | None = None
         for one in chain.elements("filters"):
             kind = type_of(one)
             if kind == "TcpProxy":
-                self._stream(one, self.draft.add("listeners", wanted, {**listener, "protocol": "tcp"}), names)
+                name = self.draft.add("listeners", wanted, {**listener, "protocol": "tcp"})
+                self._stream(one, name, names, closed=closed)
             elif kind == "HttpConnectionManager":
                 manager = one
             else:
@@ -125,7 +128,7 @@ class _Envoy:
                 self.draft.insecure(
                     one,
                     f"the network filter '{one.text('name')}' has no equal, so its routes are closed",
-                    "write another policy, and remove ip_access",
+                    "write another policy, and remove ip_access, or name the upstream of the stream route",
                 )
         settings = typed(manager)
         if settings is not None:
@@ -196,8 +199,8 @@ class _Envoy:
         tls["client_certificate"] = {"ca": secret_of(authority, self.draft, ".crt"), "required": required}
         return True
 
-    def _stream(self, field: Field, listener: str, names: Sequence[str]) -> None:
-        """TcpProxy: a stream route."""
+    def _stream(self, field: Field, listener: str, names: Sequence[str], *, closed: bool) -> None:
+        """TcpProxy: a stream route. A closed one has an upstream without endpoints, so its connections end at once."""
         proxy = typed(field)
         assert proxy is not None
         proxy.read("stat_prefix")
@@ -205,7 +208,10 @@ class _Envoy:
         if names:
             value["server_names"] = list(names)
         weighted = proxy.elements("weighted_clusters", "clusters")
-        if weighted:
+        if closed:
+            proxy.read()
+            value["upstream"] = self.draft.add("upstreams", f"{listener}-closed", {"endpoints": []})
+        elif weighted:
             value["split"] = {
                 self._clusters.tcp(one.text("name"), one): int(one.number("weight") or 1) for one in weighted
             }

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from xds_server.imports.both_hold import add_limit, both_addresses
 from xds_server.imports.draft import Draft
 from xds_server.imports.envoy_clusters import Clusters
 from xds_server.imports.envoy_jwt import Tokens
@@ -82,7 +83,9 @@ class Filters:
         kind, settings = type_of(field), typed(field) or field
         handler = _KINDS.get(kind)
         if handler is not None:
-            return handler(self, settings, route) is not False
+            own = route._replace(policies={})
+            sure = handler(self, settings, own) is not False
+            return self._both(settings, route.policies, own.policies) and sure
         settings.read()
         if route.own is not None:
             route.own.read()
@@ -102,6 +105,23 @@ class Filters:
             "write another policy, and remove ip_access",
         )
         return False
+
+    def _both(self, settings: Field, policies: dict[str, Any], more: Mapping[str, Any]) -> bool:
+        """Add policies of a filter. With one of the same kind before, both hold. Returns False, and reports it, if they cannot."""
+        sure = True
+        for key, value in more.items():
+            if key == "ip_access":
+                policies[key] = both_addresses(policies.get(key, value), value)
+            elif key == "rate_limit":
+                add_limit(policies, value)
+            elif policies.setdefault(key, value) != value:
+                sure = False
+                self._draft.insecure(
+                    settings,
+                    f"two filters that become {key} have no equal, so the route is closed",
+                    "write what both demand, and remove ip_access",
+                )
+        return sure
 
     def nothing(self, settings: Field, _route: _Route) -> None:
         """A filter that needs no policy."""
@@ -246,7 +266,7 @@ class Filters:
         """Buffer: the bound of the body."""
         size = route.own.number("buffer", "max_request_bytes") if route.own is not None else None
         if bound := size or settings.number("max_request_bytes"):
-            route.value["max_body"] = int(bound)
+            route.value["max_body"] = min(int(bound), route.value.get("max_body", int(bound)))
 
     def compressor(self, settings: Field, route: _Route) -> None:
         """Compressor."""

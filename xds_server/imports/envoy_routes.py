@@ -58,6 +58,8 @@ class Routes:
 
     def _host(self, config: Field, host: Field, websocket: bool) -> None:
         names = self._hosts(host)
+        if self._needs_tls(host, names):
+            return
         earlier: list[_Earlier] = []
         for route in host.elements("routes"):
             try:
@@ -78,9 +80,21 @@ class Routes:
             name = self._draft.add("routes", self._name(route, host, match), noted)
             self._order(route, match, earlier)
             earlier.append(_Earlier(match, name, value))
-        if host.text("require_tls", default="NONE") != "NONE":
-            self._draft.insecure(host, "require_tls has no equal", "write redirect_to_https at the listener")
         host.read("name"), host.read("domains")
+
+    def _needs_tls(self, host: Field, names: Sequence[str]) -> bool:
+        """Add a redirect if a virtual host demands TLS and the listener has none. Returns True if it is its only route."""
+        need = host.text("require_tls", default="NONE")
+        if need == "NONE" or "tls" in self._draft.sections["listeners"][self._listener]:
+            return False
+        if need != "ALL":
+            self._draft.warn(
+                host, f"require_tls: {need} is ALL here", "write routes for requests that need no TLS"
+            )
+        value = {"listeners": [self._listener], "path": "/*", "redirect": {"scheme": "https", "status": 301}}
+        self._draft.add("routes", host.text("name"), {**({"hosts": list(names)} if names else {}), **value})
+        host.read()
+        return True
 
     def _hosts(self, host: Field) -> list[str]:
         """Return the hosts of a virtual host, without ports, none for all."""

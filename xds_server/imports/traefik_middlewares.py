@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from xds_server.imports.both_hold import add_limit, both_addresses
 from xds_server.imports.draft import CLOSED, Draft, usable
 from xds_server.imports.source import Field
-from xds_server.imports.traefik_limits import add_limit, in_both, rate, seconds
+from xds_server.imports.traefik_limits import rate, seconds
 
 _OTHERS = frozenset(
     ("circuitbreaker", "contenttype", "encodedcharacters", "errors", "grpcweb", "redirectregex")
@@ -237,10 +238,8 @@ class Middlewares:
         if status is not None and status.text() != "403":
             self._draft.warn(status, "the gateway rejects with 403", "write errors at the gateway")
         allowed = settings.texts("sourceRange")
-        known = policies.get("ip_access")
-        if known is not None:
-            allowed = in_both(known.get("allow", ()), allowed)
-        policies["ip_access"] = {"allow": allowed} if allowed else dict(CLOSED["ip_access"])
+        own = {"allow": allowed} if allowed else dict(CLOSED["ip_access"])
+        policies["ip_access"] = both_addresses(policies.get("ip_access", own), own)
         if self._depth(settings):
             return True
         self._draft.insecure(
