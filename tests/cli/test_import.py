@@ -78,7 +78,7 @@ def test_a_folder_with_files_stays_as_it_is(tmp_path: Path, capsys: pytest.Captu
     assert imported(folder)[0] == 2
     assert "exists and is not empty" in capsys.readouterr().err
     assert [one.name for one in target.iterdir()] == ["mine.yaml"]
-    assert main(["import", "kubernetes", str(target), "--to", str(tmp_path / "new")]) == 2
+    assert main(["import", "kubernetes", str(target), "--to", str(tmp_path / "new")]) == 1
     assert "has no objects of Kubernetes" in capsys.readouterr().err
 
 
@@ -87,6 +87,51 @@ def test_a_name_that_leads_out_of_the_folder_is_told(
 ) -> None:
     state = ManifestState(files={"gateway.yaml": b"{}"}, contents={"a/../../../x": b"secret"})
     monkeypatch.setattr(gateways, "read", lambda *_: state)
-    assert main(["import", "kubernetes", "k8s", "--to", str(tmp_path / "new")]) == 2
+    assert main(["import", "kubernetes", "k8s:", "--to", str(tmp_path / "new")]) == 2
     assert "leads out of --to" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+FOREIGN = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: x}
+spec: {controllerName: example.com/another}
+---
+"""
+
+
+def test_files_of_a_class_of_another_controller_are_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(FOREIGN + ROUTE)
+    code, target = imported(file)
+    assert code == 0
+    assert (target / "HTTPRoute.tests.users.yaml").exists()
+    assert main(["import", "kubernetes", str(tmp_path / "nothing"), "--to", str(tmp_path / "new")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("traefik", "_format_version: '3.0'\nservices: []\n", "nothing of this file is of this kind"),
+        ("kong", "", "the file is empty"),
+        ("kong", "# nothing\n", "the file is empty"),
+        ("nginx", "", "no block 'http'"),
+        ("nginx", "http { server { listen 80 } }", "listen"),
+        ("nginx", "http { include wrong.conf; }", "includes itself"),
+        ("openapi", "http: {}\n", "not an OpenAPI document"),
+    ],
+)
+def test_a_file_of_another_kind_is_an_error_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, text: str, message: str
+) -> None:
+    file, target = tmp_path / "wrong.conf", tmp_path / "new"
+    file.write_text(text)
+    assert main(["import", kind, str(file), "--to", str(target)]) == 1
+    output = "".join(capsys.readouterr())
+    assert message in output
+    assert "wrong.conf" in output
+    assert not target.exists()

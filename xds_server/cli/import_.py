@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -14,10 +14,14 @@ from filters.language import Problem
 from xds_server.cli import flags, gateways, new_folder, output
 from xds_server.control_plane.compiler import Compiler
 from xds_server.errors import EnvironmentFailed, InvalidGateway, UnreadableFolder, WrongUsage
+from xds_server.gateway_api.objects import Key
 from xds_server.imports.coverage import table
 from xds_server.imports.kinds import FILE, KINDS, NGINX, import_files
-from xds_server.sources.gateway_folder import read_gateway
+from xds_server.sources.folder import Folder, read_folder
+from xds_server.sources.gateway_folder import FolderReader, read_gateway
+from xds_server.sources.git_address import is_git
 from xds_server.sources.manifest_folder import ManifestState
+from xds_server.sources.source import SourceState
 
 _KUBERNETES = "kubernetes"
 _WIDTH = 110
@@ -35,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         nargs="+",
-        help="files, read as one. kubernetes: a folder of manifests, an address in git, or k8s: or k8s:CONTEXT for what a cluster has",
+        help="files, read as one. kubernetes: files or a folder of manifests, an address in git, or k8s: or k8s:CONTEXT for what a cluster has",
     )
     flags.add_gateway(parser)
     parser.add_argument(
@@ -105,11 +109,11 @@ def _checked(folder: Path) -> tuple[Problem, ...]:
 
 
 def _kubernetes(arguments: argparse.Namespace, folder: Path) -> int:
-    if len(arguments.source) > 1:
-        raise WrongUsage("kubernetes: name one folder, which has all manifests")
-    state = gateways.read(arguments.source[0], arguments.gateway)
+    state = _manifests(arguments.source, arguments.gateway)
     if not isinstance(state, ManifestState):
-        raise WrongUsage(f"{arguments.source[0]} has no objects of Kubernetes")
+        if state.problems:
+            raise UnreadableFolder("; ".join(state.problems))
+        raise UnreadableFolder(f"{', '.join(arguments.source)} has no objects of Kubernetes")
     compiled = Compiler().compile(state)
     for name in (*state.files, *state.contents):
         if ".." in name.split("/") or name.startswith("/"):
@@ -122,6 +126,18 @@ def _kubernetes(arguments: argparse.Namespace, folder: Path) -> int:
         output.problems(compiled.warnings)
     print(f"wrote {output.counted(len(state.files), 'file')} to {folder}", file=sys.stderr)
     return int(bool(compiled.warnings))
+
+
+def _manifests(sources: Sequence[str], gateway: Key | None) -> SourceState:
+    """Return the gateway of a folder, of files, or of a cluster. Whoever imports files has those of another controller."""
+    reader = FolderReader(gateway, every_class=True)
+    if all(Path(one).is_file() for one in sources):
+        return reader.state(Folder(root=Path(), files=dict(map(_content, sources))))
+    if len(sources) > 1:
+        raise WrongUsage("kubernetes: name files, or one folder, which has all manifests")
+    if sources[0].startswith(gateways.CLUSTER) or is_git(sources[0]):
+        return gateways.read(sources[0], gateway)
+    return reader.state(read_folder(sources[0]))
 
 
 def _write(folder: Path, state: ManifestState) -> None:

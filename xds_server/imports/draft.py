@@ -110,6 +110,9 @@ class Draft:
     def unread(self, root: Field | Directive) -> None:
         """Report what nobody has read of a part of a source."""
         for one in root.unread():
+            if not one.path:
+                self.insecure(one, "nothing of this file is of this kind", "name the kind that the file has")
+                continue
             self.warn(one, "has no equal and is left out", "see whether you need it")
 
     def _report(self, field: Written, message: str, remedy: str, severity: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from filters.language import Problem
+from filters.language import Place, Problem
 from xds_server.gateway.document import Part, parse_all
 from xds_server.imports import (
     apisix,
@@ -55,10 +55,12 @@ def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
     for name, content in files.items():
         found, faults = parse_all(name, content)
         parts += found
-        problems += faults
+        problems += faults or _empty(name, found)
     if any(one.severity == "error" for one in problems):
         return Imported({}, tuple(problems))
     draft = KINDS[kind][1](parts, files)
+    if any(one.severity == "error" and not one.path for one in draft.problems):
+        return Imported({}, (*problems, *_sorted(draft.problems)))
     local_answers.adjust(draft)
     text_prefixes.protect(draft)
     levels.share(draft)
@@ -67,6 +69,15 @@ def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
         problems=(*problems, *_sorted(draft.problems)),
         coverage=tuple(rows(draft.sources, draft.problems)),
     )
+
+
+def _empty(name: str, found: Sequence[Part]) -> list[Problem]:
+    """Return the problem of a file without values."""
+    if any(part.values for part in found):
+        return []
+    return [
+        Problem(path=(), message="the file is empty", place=Place(name, 1, 1), remedy="name another file")
+    ]
 
 
 def _sorted(problems: Sequence[Problem]) -> list[Problem]:

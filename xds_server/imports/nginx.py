@@ -52,6 +52,9 @@ def imported(parts: Sequence[Part], _files: Mapping[str, bytes]) -> Draft:
             draft.problems.append(Problem(path=(), message=message, place=place, remedy="see nginx -t"))
         for config in part.values["config"]:
             top = [Directive(one, (), config["file"]) for one in config["parsed"]]
+            if not any(one.name == "http" for one in top) and not part.values["errors"]:
+                message = "the file has no block 'http', so it is empty or no configuration of nginx"
+                draft.problems.append(Problem(path=(), message=message, place=Place(config["file"], 1, 1)))
             _Nginx(top, draft)
     return draft
 

@@ -19,10 +19,13 @@ _MANIFEST = re.compile(rb"""^\s*(?:\{\s*)?["']?apiVersion["']?\s*:""", re.MULTIL
 
 
 class FolderReader:
-    """Reads successive states of a folder. `gateway` is the Gateway to serve, None if there is only one."""
+    """Reads successive states of a folder. `gateway` is the Gateway to serve, None if there is only one.
 
-    def __init__(self, gateway: Key | None = None) -> None:
-        self._gateway = gateway
+    With `every_class`, manifests of classes of other controllers are served too.
+    """
+
+    def __init__(self, gateway: Key | None = None, *, every_class: bool = False) -> None:
+        self._gateway, self._every_class = gateway, every_class
         self._manifests: ManifestReader | None = None
 
     def state(self, folder: SourceState) -> SourceState:
@@ -34,7 +37,7 @@ class FolderReader:
                 ManifestReader,  # 5 MiB that gateway files do not need
             )
 
-            self._manifests = ManifestReader(self._gateway)
+            self._manifests = ManifestReader(self._gateway, every_class=self._every_class)
         return self._manifests.state(folder)
 
 

@@ -52,10 +52,13 @@ class ManifestState:
 
 
 class ManifestReader:
-    """Reads successive states of a folder of manifests. `gateway` is the Gateway to serve, None if there is only one."""
+    """Reads successive states of a folder of manifests. `gateway` is the Gateway to serve, None if there is only one.
 
-    def __init__(self, gateway: Key | None) -> None:
-        self._gateway = gateway
+    With `every_class`, objects of classes of other controllers are served too.
+    """
+
+    def __init__(self, gateway: Key | None, *, every_class: bool = False) -> None:
+        self._gateway, self._every_class = gateway, every_class
         self._manifests = Manifests()
 
     def state(self, folder: SourceState) -> ManifestState:
@@ -66,7 +69,7 @@ class ManifestReader:
         cluster, problems = self._manifests.read(folder.files)
         if folder.problems or any(one.severity == "error" for one in problems):
             return ManifestState(problems=folder.problems, ignored=folder.ignored, findings=tuple(problems))
-        without = frozenset(kind for kind in _CLASSES if not any(cluster.all(kind)))
+        without = frozenset(kind for kind in _CLASSES if self._every_class or not any(cluster.all(kind)))
         return state_of(cluster, self._gateway, problems, folder.ignored, of_every_class=without)
 
 
