@@ -13,7 +13,8 @@ from typing import Any
 from xds_server.gateway.document import Part
 from xds_server.imports import placeholders, several_methods
 from xds_server.imports.apisix_plugins import Plugins, Policies
-from xds_server.imports.draft import CLOSED, COUNTED, NEVER, Draft, duration, network, usable
+from xds_server.imports.draft import BELOW, CLOSED, COUNTED, RANK, Draft, Rank, duration, network, usable
+from xds_server.imports.precedence import never
 from xds_server.imports.source import Field
 
 _IGNORED = ("id", "desc", "description", "labels", "create_time", "update_time", "status")
@@ -162,6 +163,7 @@ class _Apisix:
 
     def _conditions(self, route: Field, service: Field | None) -> Iterator[dict[str, Any]]:
         common: dict[str, Any] = {}
+        unknown = False
         hosts = (
             route.texts("hosts")
             or route.texts("host")
@@ -181,23 +183,33 @@ class _Apisix:
                     f"{name} has no equal, so the route never matches",
                     "write ip_access, or conditions",
                 )
-                common |= NEVER
+                unknown = True
         for one in route.elements("vars"):
-            self._variable(one, common)
+            unknown |= not self._variable(one, common)
+        if unknown:
+            common.pop("order", None)
         for uri in route.elements("uris") or route.elements("uri"):
-            yield {**common, "path": self._path(uri)}
+            path = self._path(uri)
+            found = {
+                **common,
+                "path": path,
+                **({BELOW: True} if path.endswith("/*") and path != "/*" else {}),
+                RANK: _rank(uri.text(), priority or 0, route),
+            }
+            yield {RANK: found[RANK], **never(found)} if unknown else found
 
     def _path(self, uri: Field) -> str:
+        """Return a path. What is behind a `*` names the rest of the path, and counts for nothing."""
         text = uri.text()
-        if text.endswith("/*"):
+        literal, star, _ = text.partition("*")
+        if "/:" not in literal and (not star or text.endswith("/*")) and text.count("*") < 2:
             return text
-        if text.endswith("*"):
-            return "~^" + re.escape(text.removesuffix("*")) + ".*$"
-        if "/:" in text or "/*" in text:
+        if not star:
             return re.sub(r"/:(\w+)", r"/{\1}", text)
-        return text
+        parts = re.split(r"(?<=/)(:\w+)", literal)
+        return "~^" + "".join("[^/]+" if one.startswith(":") else re.escape(one) for one in parts) + ".*$"
 
-    def _variable(self, variable: Field, common: dict[str, Any]) -> None:
+    def _variable(self, variable: Field, common: dict[str, Any]) -> bool:
         """A condition on a header, an argument or the method of the kind [variable, operator, value]."""
         value = variable.read()
         name, operator, wanted = value if isinstance(value, list) and len(value) == 3 else ("", "", "")
@@ -212,9 +224,9 @@ class _Apisix:
             self.draft.warn(
                 variable, "this condition has no equal, so the route never matches", "write headers or query"
             )
-            common |= NEVER
-            return
+            return False
         common.setdefault(section, {})[key.replace("_", "-") if section == "headers" else key] = match
+        return True
 
     def _upstream_of(self, route: Field, service: Field | None) -> str | None:
         for owner in (route, service):
@@ -375,6 +387,12 @@ def _items(field: Field, name: str) -> Iterator[tuple[str, Field]]:
 
 def _id(field: Field) -> str:
     return usable(field.text("name") or field.text("id") or "unnamed")
+
+
+def _rank(uri: str, priority: float, route: Field) -> Rank:
+    """Return what APISIX (radixtree_host_uri) looks at: a whole path, the longest beginning, then the priority."""
+    literal = re.split(r"[*]|(?<=/):", uri)[0]
+    return Rank((literal == uri, len(literal), priority), route, by_host=True)
 
 
 def _ignore(field: Field) -> None:

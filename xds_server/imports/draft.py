@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -35,6 +36,12 @@ NEVER: Mapping[str, Any] = {"hosts": ["not-imported.invalid"]}
 """The conditions of a route whose own could not be imported (RFC 6761: no host has a name in .invalid)."""
 COUNTED = frozenset({"rate_limit", "quota", "concurrency"})
 """Policies that count. In a policy set, they count all routes that use it together."""
+RANK = "_rank"
+"""The key by which an importer notes the `Rank` of a route, until `precedence.keep` takes it away."""
+UNKNOWN = "_unknown"
+"""The key by which an importer notes which conditions of a route that never matches are known."""
+BELOW = "_below_only"
+"""The key by which an importer notes that `/x/*` has in its source the paths below `/x`, and not `/x` itself."""
 _LONGEST = 100
 
 
@@ -52,6 +59,24 @@ class Written(Protocol):
     @property
     def place(self) -> Place:
         """Where it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """What decides in the source which of two routes gets a request that both match: the greater `value`.
+
+    Only routes of one `scope` are compared. If both have a `prefix`, its length decides whatever the `value`. `by_host` says that
+    the source looks at the host before it looks at the value, as the language does. `field` is the route in the source.
+    """
+
+    value: tuple[float, ...]
+    field: Written
+    scope: str = ""
+    prefix: int | None = None
+    by_host: bool = False
+
+    def __deepcopy__(self, _memo: object) -> Rank:
+        return self
 
 
 class Draft:
@@ -83,6 +108,23 @@ class Draft:
                 if not route["policies"]:
                     del route["policies"]
             self.add("routes", wanted, route)
+
+    def share_limits(self, name: str) -> None:
+        """Move the limits of a route to a policy set, so that a copy of it counts with it."""
+        route = self.sections["routes"][name]
+        policies = route.get("policies", {})
+        counted = {key: policies.pop(key) for key in COUNTED & policies.keys()}
+        if counted:
+            route["use"] = [*route.get("use", ()), self.add("policy_sets", f"{name}-limits", counted)]
+            if not policies:
+                del route["policies"]
+
+    def drop_unused(self) -> None:
+        """Remove policy sets that no route uses any more."""
+        used = {name for one in self.sections.get("routes", {}).values() for name in one.get("use", ())}
+        sets = self.sections.get("policy_sets", {})
+        for name in sets.keys() - used:
+            del sets[name]
 
     def name(self, section: str, wanted: str) -> str:
         """Return a free name of a section that is like the wanted one."""

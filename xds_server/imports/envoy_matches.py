@@ -56,13 +56,6 @@ class Match:
     def is_regex(self) -> bool:
         return self.kind == _REGEX
 
-    @property
-    def rank(self) -> tuple[int, int, bool, int, int]:
-        """How specific it is here: of two routes of one host that match, the greater one wins."""
-        length = len(self.path) if self.kind == _PREFIX else 0
-        own = self.conditions
-        return (self.kind, length, "methods" in own, len(own.get("headers", ())), len(own.get("query", ())))
-
     def covers(self, other: Match) -> bool:
         """Whether it surely has every request of the other one: it has no condition but its path."""
         return not self.conditions.keys() & {"methods", "headers", "query"} and self.path_covers(other)
@@ -80,37 +73,6 @@ class Match:
             return below_mine or (other.is_prefix and below(self.path, other.path)) or self.path == other.path
         mine, theirs = self.beginning(), other.beginning()
         return mine.startswith(theirs) or theirs.startswith(mine)
-
-    def disjoint(self, other: Match) -> bool:
-        """Whether surely no request matches both, because of methods or of one value of a header or parameter."""
-        methods = [one.conditions.get("methods") for one in (self, other)]
-        if None not in methods and not set(methods[0] or ()) & set(methods[1] or ()):
-            return True
-        for kind in ("headers", "query"):
-            mine, theirs = self.conditions.get(kind, {}), other.conditions.get(kind, {})
-            for name in mine.keys() & theirs.keys():
-                exact = [one[name].get("exact") for one in (mine, theirs) if not one[name].get("not")]
-                if len(exact) == 2 and None not in exact and exact[0] != exact[1]:
-                    return True
-        return False
-
-    def both(self, other: Match) -> Match | None:
-        """Return the conditions of the requests that match this one and the other one, whose path this one has.
-
-        Returns None if they cannot be written as conditions of one route.
-        """
-        found = {**other.conditions}
-        methods = [one.conditions["methods"] for one in (self, other) if "methods" in one.conditions]
-        if methods:
-            found["methods"] = [one for one in methods[0] if all(one in each for each in methods)]
-            found["wrong_method"] = 404
-        for kind in ("headers", "query"):
-            mine, theirs = self.conditions.get(kind, {}), other.conditions.get(kind, {})
-            if any(mine[name] != theirs[name] for name in mine.keys() & theirs.keys()):
-                return None
-            if mine or theirs:
-                found[kind] = {**theirs, **mine}
-        return Match(found, other.kind, other.path)
 
     def beginning(self) -> str:
         """Return the text with which every path surely begins."""

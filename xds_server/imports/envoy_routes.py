@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from xds_server.imports.draft import CLOSED, NEVER, Draft
+from xds_server.imports.draft import BELOW, CLOSED, NEVER, RANK, Draft, Rank
 from xds_server.imports.envoy_clusters import Clusters
 from xds_server.imports.envoy_filters import Filters
 from xds_server.imports.envoy_matches import Match, Unsupported
@@ -21,14 +21,6 @@ _STATUSES = {
     "TEMPORARY_REDIRECT": 307,
     "PERMANENT_REDIRECT": 308,
 }
-
-
-class _Earlier(NamedTuple):
-    """A route that is before others in the file."""
-
-    match: Match
-    name: str
-    value: dict[str, Any]
 
 
 class Routes:
@@ -60,7 +52,7 @@ class Routes:
         names = self._hosts(host)
         if self._needs_tls(host, names):
             return
-        earlier: list[_Earlier] = []
+        earlier: list[Match] = []
         for route in host.elements("routes"):
             try:
                 match = Match.of(route.get("match"), names)
@@ -70,16 +62,16 @@ class Routes:
                 report(route, f"{error}, so the route never matches", "write its conditions")
                 self._draft.add("routes", self._name(route, host), {**NEVER, "respond": {"status": 503}})
                 continue
-            before = [one.match for one in earlier]
+            before = tuple(earlier)
             if any(one.covers(match) for one in before):
                 route.read()
                 self._draft.warn(route, "a route before it has all its requests, so it is left out")
                 continue
             value = self._route((route, host, config), match, before, websocket)
-            noted = {**value, **self._other_paths(route, match)}
-            name = self._draft.add("routes", self._name(route, host, match), noted)
-            self._order(route, match, earlier)
-            earlier.append(_Earlier(match, name, value))
+            rank = Rank((-len(earlier),), route, str(host.place))
+            noted = {**value, **self._other_paths(route, match), RANK: rank}
+            self._draft.add("routes", self._name(route, host, match), noted)
+            earlier.append(match)
         host.read("name"), host.read("domains")
 
     def _needs_tls(self, host: Field, names: Sequence[str]) -> bool:
@@ -129,24 +121,7 @@ class Routes:
             return {}
         end = f"{match.path} too" if text.endswith("/") else f"not {text}x, which has another route or none"
         self._draft.warn(field, f"{match.path}/* has {end}", "see whether clients call it")
-        return {} if text.endswith("/") else {TEXT: text}
-
-    def _order(self, route: Field, match: Match, earlier: Sequence[_Earlier]) -> None:
-        """Let earlier routes have the requests that match this one too, although this one is more specific here."""
-        for one in earlier:
-            if match.rank <= one.match.rank or not one.match.overlaps(match) or one.match.disjoint(match):
-                continue
-            both = one.match.both(match) if one.match.path_covers(match) else None
-            moves = "path" in one.value.get("rewrite", {}) or "path" in one.value.get("redirect", {})
-            if both is None or (moves and (one.match.kind, one.match.path) != (match.kind, match.path)):
-                self._draft.warn(
-                    route,
-                    "an earlier route had the requests that both match, and here the most specific one has them: this one",
-                    "see xds explain, and write the conditions of the earlier route at this path too",
-                )
-            else:
-                value = {key: found for key, found in one.value.items() if key not in one.match.conditions}
-                self._draft.add("routes", f"{one.name}-first", {**both.conditions, **value})
+        return {BELOW: True} if text.endswith("/") else {TEXT: text}
 
     @staticmethod
     def _name(route: Field, host: Field, match: Match | None = None) -> str:

@@ -15,11 +15,12 @@ from xds_server.imports import (
     local_answers,
     nginx,
     openapi,
+    precedence,
     text_prefixes,
     traefik,
 )
 from xds_server.imports.coverage import Row, rows
-from xds_server.imports.draft import Draft
+from xds_server.imports.draft import CLOSED, Draft
 from xds_server.imports.written import written
 
 NGINX = "nginx"
@@ -63,6 +64,8 @@ def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
         return Imported({}, (*problems, *_sorted(draft.problems)))
     local_answers.adjust(draft)
     text_prefixes.protect(draft)
+    precedence.keep(draft)
+    keep_closed(draft)
     levels.share(draft)
     return Imported(
         files={FILE: written(draft.sections), **draft.files},
@@ -78,6 +81,17 @@ def _empty(name: str, found: Sequence[Part]) -> list[Problem]:
     return [
         Problem(path=(), message="the file is empty", place=Place(name, 1, 1), remedy="name another file")
     ]
+
+
+def keep_closed(draft: Draft) -> None:
+    """Close routes and sets whose own `ip_access` would take the place of the one that closes all routes."""
+    if draft.sections.get("policies", {}).get("ip_access") != CLOSED["ip_access"]:
+        return
+    for section in ("policy_sets", "routes"):
+        for one in draft.sections.get(section, {}).values():
+            policies = one if section == "policy_sets" else one.get("policies", {})
+            if "ip_access" in policies:
+                policies |= CLOSED
 
 
 def _sorted(problems: Sequence[Problem]) -> list[Problem]:

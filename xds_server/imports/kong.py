@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xds_server.gateway.document import Part
 from xds_server.imports import kong_plugins, kong_upstreams, placeholders, several_methods
-from xds_server.imports.draft import CLOSED, NEVER, Draft, duration, network, usable
+from xds_server.imports.draft import CLOSED, Draft, duration, network, usable
 from xds_server.imports.draft import url as split_url
+from xds_server.imports.kong_matches import Matches, is_stream
 from xds_server.imports.kong_plugins import Plugins
 from xds_server.imports.kong_tokens import Tokens
 from xds_server.imports.kong_upstreams import ignore
 from xds_server.imports.source import Field
-from xds_server.imports.text_prefixes import TEXT
 
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9._~/%-]*")
-"""What the traditional router before 3.0 took for a plain prefix and no regular expression."""
 _TIMEOUT = 60_000
 _TLS = ("https", "grpcs", "tls", "wss")
 _PORTS = {"http": 80, "grpc": 80, "https": 443, "grpcs": 443, "wss": 443, "ws": 80}
@@ -39,7 +37,8 @@ class _Kong:
         self._services: dict[str, Field] = {}
         self._upstreams: dict[str, str] = {}
         self._targets: dict[str, list[Field]] = {}
-        self._regex_by_tilde = all(root.text("_format_version", default="3.0") >= "3" for root in roots)
+        regex_by_tilde = all(root.text("_format_version", default="3.0") >= "3" for root in roots)
+        self._matches = Matches(self.draft, regex_by_tilde)
         for root in roots:
             root.read("_info"), root.read("_transform"), root.read("_comment")
         groups = self._groups()
@@ -201,13 +200,19 @@ class _Kong:
     ) -> None:
         ignore(route)
         route.read("service")
+        if is_stream(route):
+            own = self._plugins.of(route)
+            route.read()
+            self.draft.insecure(
+                route,
+                "the route is for connections and no HTTP requests, so it is not imported",
+                "write a listener with protocol: tcp and a stream route",
+            )
+            return
         own = self._plugins.of(route)
         inherited = inherited or kong_plugins.Policies()
         value: dict[str, Any] = {}
-        matches = self._matches(route)
-        if expression := route.get("expression"):
-            matches = self._expression(expression)
-            route.read("priority")
+        matches = self._matches.of(route)
         respond = own.respond or inherited.respond
         if respond is not None:
             value["respond"] = respond
@@ -272,105 +277,6 @@ class _Kong:
         if not keeps_host and host not in self._targets:
             rewrite["host"] = host
         return {**value, "rewrite": rewrite} if rewrite else dict(value)
-
-    def _matches(self, route: Field) -> list[dict[str, Any]]:
-        """Return the conditions of our routes: one for each path and snippet of headers that has an equal."""
-        common: dict[str, Any] = {}
-        hosts = []
-        for one in route.elements("hosts"):
-            host = one.text()
-            if host.endswith(".*") or "*" in host.removeprefix("*."):
-                self.draft.warn(one, "a host with * at its end has no equal", "write the hosts one by one")
-            else:
-                hosts.append(re.sub(r":\d+$", "", host))
-        if hosts:
-            common["hosts"] = hosts
-        elif route.elements("hosts"):
-            common |= NEVER
-        if methods := route.texts("methods"):
-            common["methods"] = [one.upper() for one in methods]
-        headers = {
-            name: _either(values.texts() or [values.text()]) for name, values in _mapping(route, "headers")
-        }
-        if headers:
-            common["headers"] = headers
-        snis = route.get("snis")
-        if snis is not None:
-            common.setdefault("hosts", snis.texts())
-        protocols = set(route.texts("protocols")) or {"http", "https"}
-        if not protocols & {"http", "grpc", "ws"} and route.get("https_redirect_status_code"):
-            route.text("https_redirect_status_code")
-        if not protocols & {"http", "grpc", "ws"}:
-            common["listeners"] = ["https"] if "https" in self.draft.sections["listeners"] else []
-            if not common["listeners"]:
-                del common["listeners"]
-                self.draft.insecure(
-                    route,
-                    "the route is for TLS only, and there is no certificate",
-                    "write a listener with tls",
-                )
-        return [{**common, **path} for path in self._paths(route)] or [common]
-
-    def _paths(self, route: Field) -> Iterator[dict[str, Any]]:
-        priority = route.number("regex_priority")
-        for one in route.elements("paths"):
-            text = one.text()
-            regex = text.startswith("~") if self._regex_by_tilde else not _PLAIN_PATH.fullmatch(text)
-            if regex:
-                pattern = text.removeprefix("~")
-                # Kong's expressions match a prefix, ours the whole path
-                anchored = pattern if pattern.startswith("^") else f"^{pattern}"
-                found: dict[str, Any] = {"path": f"~{anchored}" + ("" if pattern.endswith("$") else ".*")}
-                if priority:
-                    found["order"] = -int(priority)
-                yield found
-                continue
-            path = text.rstrip("/")
-            if path and not text.endswith("/"):
-                self.draft.warn(
-                    one,
-                    f"Kong's prefix {text} also has {text}x, and {path}/* has only {text} and {text}/…",
-                    f"write another route if clients call {text}x",
-                )
-                yield {"path": f"{path}/*", TEXT: text}
-                continue
-            yield {"path": f"{path}/*"}
-
-    def _expression(self, expression: Field) -> list[dict[str, Any]]:
-        """Return the conditions of an expression of the router `expressions`, if it is one of the simple ones."""
-        found: dict[str, Any] = {}
-        for term in re.split(r"\s*&&\s*", expression.text().strip("() ")):
-            match = re.fullmatch(r'\(?(http\.[a-z.]+)\s*(==|\^=|~)\s*"([^"]*)"\)?', term)
-            kind = match and (match[1], match[2])
-            if kind == ("http.path", "=="):
-                found["path"] = match[3]  # type: ignore[index]
-            elif kind == ("http.path", "^="):
-                found["path"] = match[3].rstrip("/") + "/*"  # type: ignore[index]
-            elif kind == ("http.path", "~"):
-                found["path"] = f"~{match[3]}"  # type: ignore[index]
-            elif kind == ("http.host", "=="):
-                found["hosts"] = [match[3]]  # type: ignore[index]
-            elif kind == ("http.method", "=="):
-                found["methods"] = [match[3]]  # type: ignore[index]
-            else:
-                self.draft.warn(
-                    expression,
-                    "the expression is not imported, so the route never matches",
-                    "write path, hosts and methods",
-                )
-                return [dict(NEVER)]
-        return [found]
-
-
-def _mapping(field: Field, name: str) -> Iterable[tuple[str, Field]]:
-    found = field.get(name)
-    return found.items() if found is not None else ()
-
-
-def _either(values: Sequence[str]) -> Any:
-    if len(values) == 1:
-        return values[0]
-    return {"regex": "|".join(re.escape(one) for one in values)}
 
 
 def _name(field: Field) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 
 from filters.language import Place, Problem
 from xds_server.gateway.document import Part
-from xds_server.imports.draft import CLOSED, Draft, usable
+from xds_server.imports.draft import BELOW, CLOSED, RANK, Draft, Rank, usable
 from xds_server.imports.nginx_directives import Directive
 from xds_server.imports.nginx_listeners import Listeners
 from xds_server.imports.nginx_policies import LIMITS, Policies
 from xds_server.imports.nginx_upstreams import Upstreams
+from xds_server.imports.precedence import never
 from xds_server.imports.text_prefixes import TEXT
 
 _SILENT = frozenset(
@@ -88,7 +89,7 @@ class _Nginx:
         hosts = [name for one, name in named if self._usable(one, name)]
         base: dict[str, Any] = {"hosts": hosts} if hosts else {}
         if names and not hosts and names != ["_"]:
-            base["hosts"] = ["not-imported.invalid"]
+            base |= never({})
         base["listeners"], sure = self._listeners.of(server)
         if not base["listeners"] or server.first_argument("ssl_reject_handshake") == "on":
             self._left_out(server)
@@ -174,6 +175,7 @@ class _Nginx:
                 route["policies"] = policies
             if limits:
                 route[LIMITS] = limits
+            route[RANK] = _rank(levels, arguments, len(self.draft.sections.get("routes", ())))
             routes.append(route)
         host = base.get("hosts", ["server"])[0].removeprefix("*.")
         self.draft.add_routes(f"{host}-{usable((arguments or ['all'])[-1].strip('/') or 'root')}", routes)
@@ -212,7 +214,7 @@ class _Nginx:
                 f"write another route if clients call {path}x",
             )
             return [{"path": f"{prefix}/*", TEXT: path}]
-        return [{"path": f"{prefix}/*"}]
+        return [{"path": f"{prefix}/*", **({BELOW: True} if prefix else {})}]
 
     def _action(self, levels: Sequence[Directive], place: Directive) -> dict[str, Any] | None:
         answer = place.last("return")
@@ -272,3 +274,16 @@ class _Nginx:
         if text:
             respond["body"] = text
         return {"respond": respond}
+
+
+def _rank(levels: Sequence[Directive], arguments: Sequence[str] | None, number: int) -> Rank:
+    """Return what nginx looks at in a server: `=`, the longest prefix if it has `^~`, the regular expressions in their order, the prefix."""
+    server = next(one for one in reversed(levels) if one.name == "server")
+    scope = str(server.place)
+    if arguments is None:
+        return Rank((0, 0), server, scope)
+    kind, path = (arguments[0], arguments[1]) if len(arguments) > 1 else ("", arguments[0])
+    if kind in ("~", "~*"):
+        return Rank((1, -number), levels[-1], scope)
+    value = {"=": 3, "^~": 2}.get(kind, 0)
+    return Rank((value, len(path)), levels[-1], scope, None if kind == "=" else len(path))

@@ -12,8 +12,9 @@ from urllib.parse import SplitResult
 
 from xds_server.gateway.document import Part
 from xds_server.imports import placeholders, several_methods, traefik_rules
-from xds_server.imports.draft import CLOSED, NEVER, Draft, network, usable
+from xds_server.imports.draft import CLOSED, RANK, Draft, Rank, network, usable
 from xds_server.imports.draft import url as split_url
+from xds_server.imports.precedence import never
 from xds_server.imports.source import Field
 from xds_server.imports.text_prefixes import TEXT
 from xds_server.imports.traefik_entry_points import EntryPoints
@@ -50,13 +51,6 @@ class _Traefik:
         policies: dict[str, Any] = {}
         sure = self._middlewares.apply(router, value, policies)
         sure &= self._points.of(router, value)
-        if priority := router.get("priority"):
-            priority.read()
-            self.draft.warn(
-                priority,
-                "the most specific route wins here, whatever its priority",
-                "see xds explain; order decides between equal ones",
-            )
         router.read("observability")
         service = router.text("service")
         if "redirect" not in value:
@@ -71,7 +65,9 @@ class _Traefik:
             policies |= CLOSED
         if policies:
             value["policies"] = policies
-        self.draft.add_routes(name, [self._middlewares.finished({**one, **value}) for one in conditions])
+        rank = Rank((router.number("priority") or len(router.text("rule")),), router)
+        routes = [{**one, **value, RANK: rank} for one in conditions]
+        self.draft.add_routes(name, [self._middlewares.finished(one) for one in routes])
 
     def _conditions(self, rule: Field | None, router: Field) -> list[dict[str, Any]]:
         if rule is None:
@@ -89,7 +85,7 @@ class _Traefik:
                 f"the rule is not imported, so the route never matches: {error}",
                 "write hosts, path and methods",
             )
-            return [dict(NEVER)]
+            return [never(traefik_rules.surely(rule.text()))]
         for text in dict.fromkeys(text for one in alternatives for text in traefik_rules.wider_hosts(one)):
             self.draft.warn(
                 rule,

@@ -5,11 +5,13 @@ Source: Traefik 3, "Rules & Priority" of HTTP routers.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+from xds_server.imports.draft import BELOW
 from xds_server.imports.text_prefixes import TEXT
 
 _TOKEN = re.compile(r"\s*(?:(&&|\|\||!|\(|\))|([A-Za-z]+)\s*\(\s*((?:`[^`]*`|\"[^\"]*\"|'[^']*')(?:\s*,\s*(?:`[^`]*`|\"[^\"]*\"|'[^']*'))*)\s*\))")  # fmt: skip
@@ -46,6 +48,20 @@ def alternatives(rule: str) -> list[Alternative]:
     if parser.at != len(tokens):
         raise RuleError("it cannot be read to its end")
     return found
+
+
+def surely(rule: str) -> dict[str, Any]:
+    """Return the conditions that all requests of a rule without an equal surely meet, as far as they are known."""
+    found: dict[str, Any] = {}
+    if "||" in rule:
+        return found
+    with contextlib.suppress(RuleError):
+        for one in _tokens(rule):
+            if isinstance(one, Matcher) and one.name == "Host":
+                found["hosts"] = [value.lower() for value in one.values]
+            elif isinstance(one, Matcher) and one.name in ("Path", "PathPrefix"):
+                found["path"] = f"~^{re.escape(one.values[0])}.*$"
+    return {} if re.search(r"!\s*(\(|Host|Path)", rule) else found
 
 
 def _tokens(rule: str) -> Iterator[str | Matcher]:
@@ -169,6 +185,7 @@ def _add(found: dict[str, Any], one: Matcher) -> None:
         _once(found, "path", values[0].rstrip("/") + "/*")
         if not values[0].endswith("/"):
             found[TEXT] = values[0]
+        found |= {BELOW: True} if re.search("[^/]/+$", values[0]) else {}
     elif name == "PathRegexp":
         anchored = values[0] if values[0].startswith("^") else f".*{values[0]}"
         _once(found, "path", f"~{anchored}" + ("" if values[0].endswith("$") else ".*"))
