@@ -25,10 +25,12 @@ CLOSED = "closed"
 MOST_HOSTS = 16
 """Hostnames that an HTTPRoute may have."""
 _EXPORTED = ("path", "hosts", "listeners", "methods", "headers", "query", "upstream", "split", "redirect", "respond", "aggregate",
-             "graphql", "rewrite", "mirror", "timeout", "retry", "websocket", "request_headers", "response_headers", "use", "policies",
+             "graphql", "max_body", "rewrite", "mirror", "timeout", "retry", "websocket", "request_headers", "response_headers", "use", "policies",
              "wrong_method")  # fmt: skip
 _PROTECTING = (Stage.VALIDATE, Stage.ACCESS, Stage.AUTHENTICATE, Stage.AUTHORIZE)
 """Stages whose policies decide which requests reach a service."""
+_PROTECTING_KEYS = frozenset({"rate_limit", "quota", "concurrency", "waf", "transform", "fields", "ext_proc"})
+"""Policies of other stages that keep requests from a service, or parts of messages from a service or a client."""
 _HEADERS = {"request_headers": "RequestHeaderModifier", "response_headers": "ResponseHeaderModifier"}
 _REGEX = re.compile(r"[\\^$.|?*+()\[\]{}]")
 Filters = list[dict[str, Any]]
@@ -68,7 +70,9 @@ class Routes:
         try:
             if lost is not None:
                 raise lost
-            self._check_policies(name)
+            self._check_policies(name, route)
+            if route.max_body is not None:
+                raise Unexportable("'max_body' has no equal in the Gateway API", "max_body", security=True)
             filters = [*self._header_filters(name, route, path), *self._cors(name)]
             return {"matches": matches, **self._action(route, path, filters)}
         except Unexportable as error:
@@ -115,14 +119,16 @@ class Routes:
 
     # Policies ----------------------------------------------------------------------------------------------------
 
-    def _check_policies(self, name: str) -> None:
+    def _check_policies(self, name: str, route: Route) -> None:
         """Note the policies of a route that are lost. Raises Unexportable if one of them decides what reaches a service."""
-        for key in self.gateway.policies.get(name, {}):
+        for key, settings in self.gateway.policies.get(name, {}).items():
             if key in ("cors", *_HEADERS):
                 continue
             policy = by_key().get(key)
             where = ("policies", key)
-            if policy is not None and policy.stage in _PROTECTING:
+            if policy is not None and not route.forwards and policy.for_local_answers(settings) is None:
+                continue
+            if policy is not None and (policy.stage in _PROTECTING or key in _PROTECTING_KEYS):
                 raise Unexportable(
                     f"the policy '{key}' has no equal in the Gateway API", *where, security=True
                 )
