@@ -94,10 +94,13 @@ http {
         listen 8080;
         location / { proxy_pass http://shop; proxy_set_header Host $host; }
         location /api/ { proxy_pass http://shop/v1/; proxy_set_header X-Real-IP $remote_addr; add_header X-Served yes; }
+        location /slow/2/ { limit_req zone=few; proxy_pass http://shop; }
         location = /ping { return 200 "pong"; }
         location ~ ^/items/[0-9]+$ { return 302 https://items.example.com$request_uri; }
         location /inner/ { allow 192.0.2.0/24; deny all; proxy_pass http://shop; }
         location /odd/ { if ($http_x_old) { return 403; } proxy_pass http://shop; }
+        location /from-within/ { internal; proxy_pass http://shop; }
+        location /outer/ { auth_request /auth; location /outer/nested/ { proxy_pass http://shop; } }
         location /slow/ { limit_req zone=few; proxy_pass http://shop; }
     }
     limit_req_zone $binary_remote_addr zone=few:1m rate=2r/m;
@@ -201,4 +204,9 @@ def test_a_gateway_of_nginx(stacks: Stacks, backend: Backend, tmp_path: Path) ->
     items = stack.get("/items/7?a=1")
     assert (items.status_code, items.headers["location"]) == (302, "https://items.example.com/items/7?a=1")
     assert [stack.get("/inner/x").status_code, stack.get("/odd/x").status_code] == [403, 403]
-    assert [stack.get("/slow/x").status_code for _ in range(3)] == [200, 200, 429]
+    assert [stack.get(f"/{path}/x").status_code for path in ("from-within", "outer", "outer/nested")] == [
+        404,
+        403,
+        403,
+    ]
+    assert [stack.get(path).status_code for path in ("/slow/x", "/slow/2/x", "/slow/x")] == [200, 200, 429]

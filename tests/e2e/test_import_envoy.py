@@ -73,7 +73,33 @@ static_resources:
                               "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute
                               rbac:
                                 rules: {action: DENY, policies: {here: {permissions: [{any: true}], principals: [{remote_ip: {address_prefix: 127.0.0.0, prefix_len: 8}}]}}}
+                        - match: {path: /both-other}
+                          route: {cluster: one}
+                          typed_per_filter_config:
+                            envoy.filters.http.rbac:
+                              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute
+                              rbac:
+                                rules: {action: ALLOW, policies: {here: {permissions: [{any: true}], principals: [{remote_ip: {address_prefix: 127.0.0.0, prefix_len: 8}}]}}}
+                            envoy.filters.http.rbac.second:
+                              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute
+                              rbac:
+                                rules: {action: ALLOW, policies: {here: {permissions: [{any: true}], principals: [{remote_ip: {address_prefix: 10.0.0.0, prefix_len: 8}}]}}}
+                        - match: {path: /both-here}
+                          route: {cluster: one}
+                          typed_per_filter_config:
+                            envoy.filters.http.rbac:
+                              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute
+                              rbac:
+                                rules: {action: ALLOW, policies: {here: {permissions: [{any: true}], principals: [{remote_ip: {address_prefix: 127.0.0.0, prefix_len: 8}}]}}}
+                            envoy.filters.http.rbac.second:
+                              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute
+                              rbac:
+                                rules: {action: ALLOW, policies: {here: {permissions: [{any: true}], principals: [{remote_ip: {address_prefix: 127.0.0.0, prefix_len: 8}}]}}}
                         - {match: {prefix: /}, route: {cluster: two}}
+                    - name: secure
+                      domains: [secure.example.com]
+                      require_tls: ALL
+                      routes: [{match: {prefix: /}, route: {cluster: one}}]
                 http_filters:
                   - name: envoy.filters.http.jwt_authn
                     typed_config:
@@ -88,6 +114,8 @@ static_resources:
                         - {match: {path: /token/open}}
                         - {match: {path_separated_prefix: /token}, requires: {provider_name: idp}}
                   - name: envoy.filters.http.rbac
+                    typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC}
+                  - name: envoy.filters.http.rbac.second
                     typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC}
                   - name: envoy.filters.http.local_ratelimit
                     typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: none}
@@ -120,6 +148,9 @@ REQUESTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("GET", "/token/x", TOKEN),
     ("GET", "/token", {"authorization": "Bearer wrong"}),
     ("GET", "/inner", {}),
+    ("GET", "/both-other", {}),
+    ("GET", "/both-here", {}),
+    ("GET", "/orders/7?a=1", {"host": "secure.example.com"}),
     ("GET", "/limited", {}),
     ("GET", "/limited", {}),
     ("GET", "/limited", {}),

@@ -34,12 +34,17 @@ http:
     allowed: {rule: "Path(`/allowed`)", service: one, middlewares: [office]}
     large: {rule: "Path(`/large`)", service: one, middlewares: [small-bodies]}
     staff: {rule: "PathPrefix(`/staff`)", service: one, middlewares: [users]}
+    twice: {rule: "Path(`/twice`)", service: one, middlewares: [here, office]}
+    twice-here: {rule: "Path(`/twice-here`)", service: one, middlewares: [here, this-address]}
+    literal: {rule: "Path(`/literal/{id}`)", service: two}
+    drained: {rule: "Path(`/drained`)", service: drained}
     rest: {rule: "PathPrefix(`/`)", service: one, priority: 1}
     anything: {rule: "Host(`any.example.com`)", service: both}
   services:
     one: {loadBalancer: {servers: [{url: "http://$one"}]}}
     two: {loadBalancer: {passHostHeader: false, servers: [{url: "http://$two"}]}}
     both: {weighted: {services: [{name: one, weight: 1}]}}
+    drained: {weighted: {services: [{name: one, weight: 1}, {name: two, weight: 0}]}}
   middlewares:
     strip: {stripPrefix: {prefixes: [/v1]}}
     users: {basicAuth: {users: ["ann:{SHA}dEy5qfs9VYN0TqPs6bTYGdkL3uI="]}}
@@ -48,6 +53,8 @@ http:
     replaced: {replacePathRegex: {regex: "^/things/(.*)", replacement: "/thing-$1"}}
     to-https: {redirectScheme: {scheme: https, permanent: true}}
     office: {ipAllowList: {sourceRange: [192.0.2.0/24]}}
+    here: {ipAllowList: {sourceRange: [127.0.0.0/8]}}
+    this-address: {ipAllowList: {sourceRange: [127.0.0.1]}}
     small-bodies: {buffering: {maxRequestBodyBytes: 10}}
 """
 API, ANY = {"host": "api.example.com"}, {"host": "any.example.com"}
@@ -72,6 +79,11 @@ REQUESTS: tuple[tuple[str, str, dict[str, str], bytes], ...] = (
     ("GET", "/things/x", REST, b""),
     ("GET", "/secure?a=1", REST, b""),
     ("GET", "/allowed", REST, b""),
+    ("GET", "/twice", REST, b""),
+    ("GET", "/twice-here", REST, b""),
+    ("GET", "/literal/x", REST, b""),
+    ("GET", "/drained", REST, b""),
+    ("GET", "/drained", REST, b""),
     ("POST", "/large", REST, b"123"),
     ("POST", "/large", REST, b"12345678901"),
     ("GET", "/anything", ANY, b""),

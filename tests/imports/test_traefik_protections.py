@@ -167,3 +167,8 @@ def test_hosts_with_more_labels_are_reported() -> None:
     warnings = small("traefik", text).warnings
     assert any("any number of labels" in one for one in warnings)
     assert not any("also has /px" in one for one in warnings)
+
+
+def test_a_chain_that_leads_to_itself_closes_the_route() -> None:
+    found = router("middlewares: [a]", "{a: {chain: {middlewares: [b]}}, b: {chain: {middlewares: [a]}}}")
+    assert found.closed("r")

@@ -153,7 +153,10 @@ class Draft:
         """Report what nobody has read of a part of a source."""
         for one in root.unread():
             if not one.path:
-                self.insecure(one, "nothing of this file is of this kind", "name the kind that the file has")
+                if not any(known.place == one.place and not known.path for known in self.problems):
+                    self.insecure(
+                        one, "nothing of this file is of this kind", "name the kind that the file has"
+                    )
                 continue
             self.warn(one, "has no equal and is left out", "see whether you need it")
 

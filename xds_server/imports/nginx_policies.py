@@ -28,7 +28,7 @@ _FORWARDED: Mapping[str, tuple[str, ...]] = {
 }
 """Headers that Envoy writes itself, and the values that say no more than that."""
 _REJECTING = re.compile(
-    r"auth_(?!basic).*|satisfy|secure_link.*|access_by_lua.*|rewrite_by_lua.*|js_access|modsecurity.*|naxsi.*|SecRules.*"
+    r"auth_(?!basic|delay|request_set).*|satisfy|secure_link.*|access_by_lua.*|rewrite_by_lua.*|js_access|modsecurity.*|naxsi.*|SecRules.*"
 )
 """Directives that may reject requests, and that are not imported. Locations inherit them."""
 _REJECTING_HERE = ("if", "rewrite", "limit_except", "valid_referers")

@@ -25,6 +25,8 @@ class Middlewares:
     def __init__(self, draft: Draft, declared: Mapping[str, Field]) -> None:
         self._draft = draft
         self._declared = {name.lower(): one for name, one in declared.items()}
+        self._chains: list[Field] = []
+        """Those that are being read: one that leads to itself has no equal."""
 
     def apply(self, router: Field, value: dict[str, Any], policies: dict[str, Any]) -> bool:
         """Add the middlewares of a router to a route. Returns False if a rule of security is lost."""
@@ -63,15 +65,15 @@ class Middlewares:
                     )
         return sure
 
-    def _all(self, owner: Field) -> Iterator[Field]:
+    def _all(self, owner: Field, within: tuple[Field, ...] = ()) -> Iterator[Field]:
         """Yield the middlewares of a router, also those in chains."""
         for one in owner.elements("middlewares"):
             found = self._found(one)
-            if found is not None:
+            if found is not None and found not in within:
                 yield found
                 for kind, settings in found.items():
                     if kind.lower() == "chain":
-                        yield from self._all(settings)
+                        yield from self._all(settings, (*within, found))
 
     def _found(self, one: Field) -> Field | None:
         name, _, provider = one.text().partition("@")
@@ -99,8 +101,10 @@ class Middlewares:
     def _one(self, middleware: Field, value: dict[str, Any], policies: dict[str, Any]) -> bool:
         sure = True
         for kind, settings in middleware.items():
-            if kind.lower() == "chain":
+            if kind.lower() == "chain" and settings not in self._chains:
+                self._chains.append(settings)
                 sure &= self.apply(settings, value, policies)
+                self._chains.pop()
             elif kind.lower() in _KINDS:
                 sure &= _KINDS[kind.lower()](self, settings, value, policies) is not False
             elif kind.lower() not in _OTHERS:  # one that is not known may decide who may call
