@@ -77,7 +77,7 @@ def main() -> None:
                 running[variable.capitalize()] = stack.enter_context(_theirs(folder, command, ports))
         rates = _rates(running)
         late = _late(running)
-        held = uvloop.run(_memory(running["composer"]))
+        held = uvloop.run(memory(running["composer"], get("/held")))
     rows = [
         (f"{name}: requests per second of processor time", f"{statistics.median(one):,.0f}", "", "")
         for name, one in rates.items()
@@ -161,13 +161,13 @@ async def _p99(port: int) -> float:
     return statistics.quantiles(took[RATE:], n=100)[98]
 
 
-async def _memory(composer: tuple[int, Processes]) -> float:
-    """Return the largest resident memory of a worker in MiB, while requests are under way."""
+async def memory(composer: tuple[int, Processes], request: bytes) -> float:
+    """Return the largest resident memory of a worker in MiB, while requests are under way that services hold."""
     port, processes = composer
 
     async def one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(get("/held"))
+        writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         if b" 200 " not in head.partition(b"\r\n")[0]:
             raise RuntimeError(head.decode())
@@ -191,7 +191,7 @@ def _ours(folder: Path, ports: dict[str, int]) -> Iterator[tuple[int, Processes]
     write(folder / "gateway", gateway=GATEWAY.format(port=port, **ports))
     with Running(folder / "gateway", folder) as running:
         wait_for(lambda: get_json(port), lambda: f"the aggregate\n{running.log[-2000:]}")
-        yield port, lambda: [running.envoy(), *_descendants(running.process.pid if running.process else 0)]
+        yield port, lambda: [running.envoy(), *descendants(running.process.pid if running.process else 0)]
 
 
 def get_json(port: int) -> object:
@@ -202,7 +202,7 @@ def get_json(port: int) -> object:
     return response.status_code == 200 and sorted(response.json()) == sorted(NAMES)
 
 
-def _descendants(process: int) -> list[int]:
+def descendants(process: int) -> list[int]:
     """The processes of the composer: its supervisor and its children."""
     children = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     found = []

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
+from benchmarks.composer import HELD, UNDER_WAY, descendants, memory
 from benchmarks.json_service import json_service
 from benchmarks.tables import HEADS, show
 from filters.graphql.operations import Operations
@@ -34,11 +35,13 @@ type Query {{
   user: Thing @rest(upstream: "service", path: "/user")
   orders: Thing @rest(upstream: "service", path: "/orders")
   more: Thing @rest(upstream: "service", path: "/more")
+  held: Thing @rest(upstream: "service", path: "/held")
 }}
 type Thing {{ {" ".join(f"{one}: String" for one in FIELDS)} }}
 """
 QUERY = "{" + " ".join(f"{name} {{ {' '.join(FIELDS)} }}" for name in ("user", "orders", "more")) + "}"
 """21 fields, and 3 calls."""
+HELD_QUERY = QUERY.replace("more", "held")
 GATEWAY = """
 listeners: {{http: {{port: {port}, address: 127.0.0.1}}}}
 upstreams: {{service: {{endpoints: ["127.0.0.1:{service}"]}}}}
@@ -53,15 +56,20 @@ def main() -> None:
     first, second = _planning()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         service, port = (
-            stack.enter_context(json_service(dict.fromkeys(FIELDS, "x" * 300), {b" ": DELAY})),
+            stack.enter_context(
+                json_service(dict.fromkeys(FIELDS, "x" * 300), {b" /held ": HELD, b" ": DELAY})
+            ),
             free_port(),
         )
         folder = Path(name) / "gateway"
         write(folder, gateway=GATEWAY.format(port=port, service=service))
         (folder / "schema.graphql").write_text(SDL)
-        stack.enter_context(Running(folder, Path(name)))
+        running = stack.enter_context(Running(folder, Path(name)))
         url = f"http://127.0.0.1:{port}/graphql"
         wait_for(lambda: httpx.post(url, json={"query": QUERY}).status_code == 200, "the route")
+        assert running.process is not None
+        supervisor = running.process.pid
+        held = uvloop.run(memory((port, lambda: descendants(supervisor)), _post(HELD_QUERY)))
         found = {clients: uvloop.run(_latencies(service, port, clients)) for clients in CLIENTS}
     rows: list[tuple[str, ...]] = []
     for clients, (direct, called, asked) in found.items():
@@ -76,6 +84,12 @@ def main() -> None:
         ("planning, the first time", f"{first * 1e6:.0f} µs", "", ""),
         ("planning, the second time", f"{second * 1e6:.2f} µs", "", ""),
         ("faster by", f"{first / second:,.0f}", "≥ 5", "yes" if first / second >= 5 else "no"),
+        (
+            f"memory of a worker at {UNDER_WAY:,} queries of 3 calls",
+            f"{held:.0f} MiB",
+            "≤ 120 MiB",
+            "yes" if held <= 120 else "no",
+        ),
     ]
     show(f"GraphQL: a query of 21 fields and 3 calls ({TURNS} turns)", HEADS, rows)
 
@@ -95,15 +109,19 @@ def _planning() -> tuple[float, float]:
 
 async def _latencies(service: int, port: int, clients: int) -> tuple[float, ...]:
     """Return the medians of the call to the service, of that through Envoy, and of the query, in turns."""
-    body = json.dumps({"query": QUERY}).encode()
-    post = f"POST /graphql HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     get = b"GET /user HTTP/1.1\r\nhost: a\r\n\r\n"
-    sent = ((service, get), (port, get), (port, post.encode() + body))
+    sent = ((service, get), (port, get), (port, _post(QUERY)))
     took: list[list[float]] = [[], [], []]
     for _ in range(PARTS):
         for (where, request), found in zip(sent, took, strict=True):
             found += await _asked(where, request, clients)
     return tuple(map(statistics.median, took))
+
+
+def _post(query: str) -> bytes:
+    body = json.dumps({"query": query}).encode()
+    head = f"POST /graphql HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 async def _asked(port: int, request: bytes, clients: int) -> list[float]:
