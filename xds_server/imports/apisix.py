@@ -5,7 +5,6 @@ Source: the documentation of Apache APISIX 3 (Admin API, standalone mode, plugin
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,18 +12,24 @@ from typing import Any
 from xds_server.gateway.document import Part
 from xds_server.imports import placeholders, several_methods
 from xds_server.imports.apisix_plugins import Plugins, Policies
-from xds_server.imports.draft import BELOW, CLOSED, COUNTED, RANK, Draft, Rank, duration, network, usable
+from xds_server.imports.apisix_upstreams import Upstreams, ignore, name_of
+from xds_server.imports.credentials import hashed
+from xds_server.imports.draft import (
+    BELOW,
+    CLOSED,
+    COUNTED,
+    RANK,
+    UNKNOWN,
+    Draft,
+    Rank,
+    duration,
+    usable,
+)
 from xds_server.imports.precedence import never
 from xds_server.imports.source import Field
 
-_IGNORED = ("id", "desc", "description", "labels", "create_time", "update_time", "status")
-_BALANCING = {
-    "roundrobin": "round_robin",
-    "least_conn": "least_request",
-    "ewma": "least_request",
-    "chash": "ring_hash",
-}
-_PORTS = {"http": 80, "https": 443, "grpc": 80, "grpcs": 443}
+_CREDENTIALS = ("key-auth", "basic-auth", "jwt-auth", "hmac-auth", "ldap-auth", "wolf-rbac")
+_LIMITS = ("limit-count", "limit-req", "limit-conn")
 
 
 def imported(parts: Sequence[Part], _files: Mapping[str, bytes]) -> Draft:
@@ -37,10 +42,11 @@ class _Apisix:
         self.draft = Draft()
         self._roots = roots
         self._plugins = Plugins(self.draft)
-        self._services = {_id(one): one for one in self._all("services")}
-        self._declared = {_id(one): one for one in self._all("upstreams")}
-        self._configs = {_id(one): one for one in self._all("plugin_configs")}
-        self._upstreams: dict[tuple[str | int, ...], str] = {}
+        self._services = {name_of(one): one for one in self._all("services")}
+        self._declared = {name_of(one): one for one in self._all("upstreams")}
+        self._configs = {name_of(one): one for one in self._all("plugin_configs")}
+        self._upstreams = Upstreams(self.draft, self._declared)
+        self._mutual: list[str] = []
         self._listeners()
         self._consumers()
         for route in self._all("routes"):
@@ -48,7 +54,7 @@ class _Apisix:
         for service in self._services.values():  # ADC has the routes in their service
             for route in service.elements("routes"):
                 self._route(route, service)
-            _ignore(service)
+            ignore(service)
             service.text("name")
         self._global_rules()
         several_methods.require_all(self.draft)
@@ -61,8 +67,16 @@ class _Apisix:
     def _listeners(self) -> None:
         certificates = []
         for one in self._all("ssls") + self._all("ssl"):
-            _ignore(one)
-            one.read("type"), one.read("ssl_protocols")
+            ignore(one)
+            one.read("ssl_protocols")
+            if one.text("type", default="server") == "client":
+                one.read()
+                self.draft.warn(
+                    one,
+                    "a certificate for upstreams is not imported",
+                    "write tls.certificate at the upstream",
+                )
+                continue
             names = one.texts("snis") or [one.text("sni")]
             pairs = [(one.text("cert"), one.text("key"))] if one.get("cert") else [(pair.text("certificate"), pair.text("key")) for pair in one.elements("certificates")]  # fmt: skip
             for certificate, key in pairs:
@@ -76,10 +90,11 @@ class _Apisix:
                 certificates.append(self.draft.add("secrets", name, secret))
             if client := one.get("client"):
                 client.read()
+                self._mutual += names
                 self.draft.insecure(
                     client,
-                    "certificates of clients are not imported",
-                    "write tls.client_certificate at the listener",
+                    "certificates of clients are not imported, so the routes of these hosts are closed",
+                    "write tls.client_certificate at the listener and mtls, and remove ip_access",
                 )
         self.draft.add("listeners", "http", {"port": 9080})
         if certificates:
@@ -87,7 +102,7 @@ class _Apisix:
 
     def _consumers(self) -> None:
         for one in self._all("consumers"):
-            _ignore(one)
+            ignore(one)
             value: dict[str, Any] = {}
             credentials = [(name, settings) for name, settings in _items(one, "plugins")]
             credentials += [
@@ -97,21 +112,30 @@ class _Apisix:
             ]
             for each in one.elements("credentials"):
                 each.read("name")
-                _ignore(each)
+                ignore(each)
             for name, settings in credentials:
                 self._credential(name, settings, value)
             if group := one.get("group_id"):
                 group.read()
-                self.draft.warn(group, "plugins of groups of consumers are not imported", "write a plan")
+                value.clear()
+                self.draft.insecure(
+                    group,
+                    "plugins of groups of consumers are not imported, so the consumer has no credentials",
+                    "write a plan, authorize or ip_access, then the credentials",
+                )
+            elif any(name not in _CREDENTIALS and name not in _LIMITS for name, _ in credentials):
+                value.clear()
             self.draft.add("consumers", one.text("username"), value)
 
     def _credential(self, name: str, settings: Field, value: dict[str, Any]) -> None:
         if name == "key-auth":
-            value.setdefault("api_keys", []).append({"sha256": _sha256(settings.text("key"))})
+            if (hash_ := hashed(self.draft, settings, settings.text("key"))) is not None:
+                value.setdefault("api_keys", []).append({"sha256": hash_})
         elif name == "basic-auth" and len(settings.text("password")) >= _GENERATED:
-            found = {"username": settings.text("username"), "sha256": _sha256(settings.text("password"))}
-            value.setdefault("basic_auth", []).append(found)
-        elif name in ("limit-count", "limit-req", "limit-conn"):
+            if (hash_ := hashed(self.draft, settings, settings.text("password"))) is not None:
+                found = {"username": settings.text("username"), "sha256": hash_}
+                value.setdefault("basic_auth", []).append(found)
+        elif name in _LIMITS:
             found_ = self._plugins.policies([(name, settings)])
             value["plan"] = self.draft.add(
                 "plans", "-".join(map(str, settings.path[:2])), _of_a_plan(found_.rules)
@@ -128,7 +152,7 @@ class _Apisix:
         if route.text("status") == "0":
             route.read()
             return
-        _ignore(route)
+        ignore(route)
         route.read("service_id")
         found = Policies()
         owners = [
@@ -141,10 +165,10 @@ class _Apisix:
         value = dict(found.keys)
         if found.respond is not None:
             value["respond"] = found.respond
-        elif "redirect" not in value:
-            upstream = self._upstream_of(route, service)
+        elif "redirect" not in value or _to_https(value):
+            upstream = self._upstreams.of(route, service)
             value |= {"upstream": upstream} if upstream else {"respond": {"status": 503}}
-            if upstream and (host := self._host(route, service)):
+            if upstream and (host := self._upstreams.host(route, service)):
                 value["rewrite"] = {**value.get("rewrite", {}), "host": host}
         timeout = route.get("timeout") or (service.get("timeout") if service is not None else None)
         if timeout is not None:
@@ -154,12 +178,27 @@ class _Apisix:
                 value["timeout"] = duration(seconds * 1000)
         if route.true("enable_websocket") or (service is not None and service.true("enable_websocket")):
             value["websocket"] = True
+        for key, known in (
+            ("plugin_config_id", self._configs),
+            ("service_id", self._services),
+            ("upstream_id", self._declared),
+        ):
+            if route.text(key) and usable(route.text(key)) not in known:
+                found.closed = True
+                self.draft.insecure(
+                    route,
+                    f"there is no object for its {key}, so the route is closed",
+                    "write its policies and upstream, and remove ip_access",
+                )
         policies = {**found.rules, **(CLOSED if found.closed else {})}
-        if policies:
-            value["policies"] = policies
-        name = route.text("name") or _id(route) or "route"
-        conditions = list(self._conditions(route, service))
-        self.draft.add_routes(name, [self._plugins.finished({**one, **value}) for one in conditions])
+        name = route.text("name") or name_of(route) or "route"
+        routes = []
+        for one in self._conditions(route, service):
+            hosts = one.get(UNKNOWN, one).get("hosts", self._mutual)
+            closed = {**policies, **CLOSED} if set(hosts) & set(self._mutual) else policies
+            made = {**one, **value, **({"policies": closed} if closed else {})}
+            routes += [self._plugins.finished(each) for each in _by_listener(made, self.draft)]
+        self.draft.add_routes(name, routes)
 
     def _conditions(self, route: Field, service: Field | None) -> Iterator[dict[str, Any]]:
         common: dict[str, Any] = {}
@@ -228,115 +267,10 @@ class _Apisix:
         common.setdefault(section, {})[key.replace("_", "-") if section == "headers" else key] = match
         return True
 
-    def _upstream_of(self, route: Field, service: Field | None) -> str | None:
-        for owner in (route, service):
-            if owner is None:
-                continue
-            declared = self._declared.get(owner.text("upstream_id"))
-            upstream = declared if declared is not None else owner.get("upstream")
-            if upstream is not None:
-                return self._upstream(upstream, _id(owner) if declared is None else _id(declared))
-        self.draft.warn(route, "the route has no upstream, so it answers 503", "write one")
-        return None
-
-    def _upstream(self, upstream: Field, name: str) -> str:
-        if upstream.path in self._upstreams:
-            return self._upstreams[upstream.path]
-        _ignore(upstream)
-        scheme = upstream.text("scheme", default="http")
-        value: dict[str, Any] = {"endpoints": self._endpoints(upstream, _PORTS.get(scheme, 80))}
-        if scheme.startswith("grpc"):
-            value["protocol"] = "grpc"
-        if scheme in ("https", "grpcs"):
-            value["tls"] = {"verify": upstream.true("tls", "verify")}
-        balancing = _BALANCING.get(upstream.text("type", default="roundrobin"), "round_robin")
-        if balancing != "round_robin":
-            value["load_balancing"] = balancing
-        if connect := upstream.number("timeout", "connect"):
-            value["connect_timeout"] = duration(connect * 1000)
-        for unused in ("pass_host", "upstream_host", "name", "timeout"):
-            upstream.read(unused)
-        for key in ("hash_on", "key"):
-            if field := upstream.get(key):
-                field.read()
-                self.draft.warn(
-                    field,
-                    "the key of consistent hashing belongs to routes here",
-                    "write session_affinity at the routes",
-                )
-        self._health(upstream, value)
-        if retries := upstream.get("retries"):
-            self.draft.warn(retries, "retries belong to routes here", "write retry at the routes")
-            retries.read()
-        found = self.draft.add("upstreams", upstream.text("name") or name or "upstream", value)
-        self._upstreams[upstream.path] = found
-        return found
-
-    def _endpoints(self, upstream: Field, port: int) -> list[Any]:
-        nodes = upstream.get("nodes")
-        if nodes is None:
-            self.draft.warn(upstream, "nodes of service discovery are not imported", "write endpoints")
-            for name in ("service_name", "discovery_type", "discovery_args"):
-                upstream.read(name)
-            return []
-        pairs: list[tuple[str, float]] = []
-        if isinstance(nodes.value, list):
-            for node in nodes.elements():
-                pairs.append(
-                    (network(node.text("host"), int(node.number("port") or port)), node.number("weight") or 1)
-                )
-                node.read("priority")
-        else:
-            pairs = [
-                (name if re.search(r":\d+$", name) else network(name, port), weight.number() or 1)
-                for name, weight in nodes.items()
-            ]
-        if len({weight for _, weight in pairs}) == 1:
-            return [address for address, _ in pairs]
-        return [{"address": address, "weight": int(weight)} for address, weight in pairs]
-
-    def _health(self, upstream: Field, value: dict[str, Any]) -> None:
-        active = upstream.get("checks", "active")
-        if active is not None:
-            kind = active.text("type", default="http")
-            check: dict[str, Any] = (
-                {"type": "tcp"} if kind == "tcp" else {"path": active.text("http_path", default="/")}
-            )
-            if seconds := active.number("healthy", "interval"):
-                check["interval"] = duration(seconds * 1000)
-            if seconds := active.number("timeout"):
-                check["timeout"] = duration(seconds * 1000)
-            if host := active.text("host"):
-                check["host"] = host
-            if number := active.number("healthy", "successes"):
-                check["healthy_after"] = int(number)
-            if number := active.number("unhealthy", "http_failures"):
-                check["unhealthy_after"] = int(number)
-            if statuses := active.numbers("healthy", "http_statuses"):
-                check["expected_statuses"] = statuses
-            value["health_check"] = check
-            active.read("unhealthy", "interval")
-        passive = upstream.get("checks", "passive")
-        if passive is not None:
-            if number := passive.number("unhealthy", "http_failures"):
-                value["outlier_detection"] = {"consecutive_5xx": int(number)}
-            passive.read()
-
-    def _host(self, route: Field, service: Field | None) -> str | None:
-        """Return the host that the upstream gets, None for that of the client."""
-        for owner in (route, service):
-            if owner is None:
-                continue
-            upstream = self._declared.get(owner.text("upstream_id")) or owner.get("upstream")
-            if upstream is not None:
-                kind = upstream.text("pass_host", default="pass")
-                return {"node": "auto", "rewrite": upstream.text("upstream_host")}.get(kind)
-        return None
-
     def _global_rules(self) -> None:
         rules = [plugins for one in self._all("global_rules") for plugins in _items(one, "plugins")]
         for one in self._all("global_rules"):
-            _ignore(one)
+            ignore(one)
         for root in self._roots:  # ADC has one mapping
             found = root.get("global_rules")
             if found is not None and isinstance(found.value, dict):
@@ -371,7 +305,7 @@ def _of_a_plan(rules: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in rules.items():
         if key == "rate_limit":
             found[key] = (
-                {name: one for name, one in value.items() if name != "by"}
+                {name: one for name, one in value.items() if name not in ("by", "scope")}
                 if isinstance(value, dict)
                 else value
             )
@@ -385,23 +319,29 @@ def _items(field: Field, name: str) -> Iterator[tuple[str, Field]]:
     return found.items() if found is not None else iter(())
 
 
-def _id(field: Field) -> str:
-    return usable(field.text("name") or field.text("id") or "unnamed")
+def _to_https(route: Mapping[str, Any]) -> bool:
+    return bool(route.get("redirect", {}).get("scheme") == "https")
+
+
+def _by_listener(route: dict[str, Any], draft: Draft) -> Iterator[dict[str, Any]]:
+    """Yield a route. One that redirects to HTTPS is two: requests that come by TLS are forwarded."""
+    if "redirect" not in route:
+        yield route
+        return
+    local = ("upstream", "respond", "rewrite", "timeout", "websocket")
+    redirect = {key: one for key, one in route.items() if key not in local}
+    if not _to_https(route):
+        yield redirect
+        return
+    yield {**redirect, "listeners": ["http"]}
+    if "https" in draft.sections["listeners"]:
+        yield {**{key: one for key, one in route.items() if key != "redirect"}, "listeners": ["https"]}
 
 
 def _rank(uri: str, priority: float, route: Field) -> Rank:
     """Return what APISIX (radixtree_host_uri) looks at: a whole path, the longest beginning, then the priority."""
     literal = re.split(r"[*]|(?<=/):", uri)[0]
     return Rank((literal == uri, len(literal), priority), route, by_host=True)
-
-
-def _ignore(field: Field) -> None:
-    for name in _IGNORED:
-        field.read(name)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 _GENERATED = 22

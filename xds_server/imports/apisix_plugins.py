@@ -56,7 +56,7 @@ class Plugins:
             if settings.true("_meta", "disable") or settings.true("disable"):
                 settings.read()
                 continue
-            settings.read("_meta")
+            settings.read("_meta", "disable")
             if name in _PLUGINS:
                 _PLUGINS[name](self, settings, into)
             elif not _OTHERS.fullmatch(name):  # one that is not known may decide who may call
@@ -118,9 +118,8 @@ class Plugins:
         if not settings.true("allow_degradation"):
             limit["on_error"] = "deny"
         if limit.get("scope") == "local":
-            del limit["on_error"]
-        for name in ("rejected_code", "rejected_msg", "show_limit_quota_header", "group"):
-            settings.read(name)
+            limit.pop("on_error", None)
+        settings.read("show_limit_quota_header")
         for name, _ in list(settings.items()):
             if name.startswith("redis"):
                 settings.read(name)
@@ -129,13 +128,16 @@ class Plugins:
     def limit_req(self, settings: Field, into: Policies) -> None:
         """limit-req: a leaky bucket, which delays; here a token bucket, which rejects."""
         rate, burst = settings.number("rate") or 1, settings.number("burst") or 0
+        per, seconds = next(
+            ((one, size) for size, one in _WINDOWS.items() if rate * size >= 1), ("day", 86_400)
+        )
         limit: dict[str, Any] = {
-            "requests": max(1, int(rate)),
-            "per": "second",
+            "requests": max(1, int(rate * seconds)),
+            "per": per,
             "burst": max(1, int(rate + burst)),
         }
         self._by(settings, limit)
-        for name in ("rejected_code", "rejected_msg", "nodelay", "allow_degradation", "policy"):
+        for name in ("nodelay", "allow_degradation", "policy"):
             settings.read(name)
         into.rules["rate_limit"] = limit
 
@@ -147,8 +149,6 @@ class Plugins:
         self._by(settings, limit)
         for name in (
             "default_conn_delay",
-            "rejected_code",
-            "rejected_msg",
             "allow_degradation",
             "only_use_default_delay",
             "policy",
@@ -206,7 +206,6 @@ class Plugins:
             for theirs, ours in (("whitelist", "allow"), ("blacklist", "deny"))
             if (values := settings.texts(theirs))
         }
-        settings.read("message"), settings.read("response_code")
         if policy:
             into.rules["ip_access"] = policy
 
@@ -228,7 +227,6 @@ class Plugins:
             rules.append({"consumers": names})
         if names := settings.texts("blacklist"):
             rules.append({"consumers": names, "deny": True})
-        settings.read("rejected_code"), settings.read("rejected_msg")
         if rules:
             into.rules["authorize"] = rules[0] if len(rules) == 1 else rules
 
@@ -317,13 +315,13 @@ class Plugins:
         if abort := settings.get("abort"):
             fault["abort"] = {
                 "status": int(abort.number("http_status") or 503),
-                "percent": int(abort.number("percentage") or 100),
+                "percent": _percent(abort),
             }
             abort.read("body")
         if delay := settings.get("delay"):
             fault["delay"] = {
                 "duration": duration((delay.number("duration") or 1) * 1000),
-                "percent": int(delay.number("percentage") or 100),
+                "percent": _percent(delay),
             }
         into.rules["fault"] = fault
 
@@ -350,6 +348,11 @@ class Plugins:
         """proxy-cache."""
         into.rules["cache"] = {"ttl": duration((settings.number("cache_ttl") or 300) * 1000)}
         settings.read()
+
+
+def _percent(field: Field) -> str:
+    number = field.number("percentage")
+    return f"{100 if number is None else number:g}%"
 
 
 _PLUGINS: Mapping[str, Callable[[Plugins, Field, Policies], None]] = {

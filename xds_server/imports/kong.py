@@ -5,13 +5,13 @@ Source: the documentation of decK and of Kong Gateway 3 (entities, traditional r
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xds_server.gateway.document import Part
 from xds_server.imports import kong_plugins, kong_upstreams, placeholders, several_methods
+from xds_server.imports.credentials import hashed
 from xds_server.imports.draft import CLOSED, Draft, duration, network, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.kong_matches import Matches, is_stream
@@ -45,6 +45,7 @@ class _Kong:
         self._tokens = Tokens(self.draft)
         self._plugins = Plugins(self.draft, groups, self._tokens)
         self._plugins.collect(self._all("plugins"))
+        self._plugins.note_anonymous(self._all("consumers"))
         self._listeners()
         self._consumers()
         self._of_services()
@@ -83,12 +84,12 @@ class _Kong:
     def _consumers(self) -> None:
         for one in self._all("consumers"):
             ignore(one)
-            one.text("custom_id")
             value: dict[str, Any] = {}
             keys = []
             for key in one.elements("keyauth_credentials"):
                 ignore(key)
-                keys.append({"sha256": _sha256(key.text("key"))})
+                if (found := hashed(self.draft, key, key.text("key"))) is not None:
+                    keys.append({"sha256": found})
             if keys:
                 value["api_keys"] = keys
             self._passwords(one, value)
@@ -108,7 +109,27 @@ class _Kong:
                         "name the caller by a provider (identity, consumers.jwt) or give it an API key",
                     )
             self._plugins.of_consumer(one, value)
+            self._group(one, value)
             self.draft.add("consumers", _name(one), value)
+
+    def _group(self, consumer: Field, value: dict[str, Any]) -> None:
+        """Take the credentials of a consumer whose group has plugins: without them, it may do more than before."""
+        limited = {_name(one) for one in self._all("consumer_groups") if one.elements("plugins")}
+        members = {
+            _name(member)
+            for one in self._all("consumer_groups")
+            if one.elements("plugins")
+            for member in one.elements("consumers")
+        }
+        groups = {one.text("name") or one.text() for one in consumer.elements("groups")}
+        if groups & (limited | self._plugins.groups_with_plugins()) or _name(consumer) in members:
+            for key in ("api_keys", "basic_auth", "jwt"):
+                value.pop(key, None)
+            self.draft.insecure(
+                consumer,
+                "plugins of groups of consumers are not imported, so the consumer has no credentials",
+                "write a plan, authorize or ip_access, then the credentials",
+            )
 
     def _passwords(self, consumer: Field, value: dict[str, Any]) -> None:
         """Passwords of decK are plain, or hashed by Kong with a salt, which nothing else can verify."""
@@ -123,8 +144,8 @@ class _Kong:
                     "write it to an htpasswd file (htpasswd -B) and name that under basic_auth",
                 )
                 one.read()
-            else:
-                found.append({"username": one.text("username"), "sha256": _sha256(password)})
+            elif (hash_ := hashed(self.draft, one, password)) is not None:
+                found.append({"username": one.text("username"), "sha256": hash_})
         if found:
             value["basic_auth"] = found
 
@@ -212,7 +233,7 @@ class _Kong:
         own = self._plugins.of(route)
         inherited = inherited or kong_plugins.Policies()
         value: dict[str, Any] = {}
-        matches = self._matches.of(route)
+        matches, is_plain = self._matches.of(route), self._matches.served_in_plain(route)
         respond = own.respond or inherited.respond
         if respond is not None:
             value["respond"] = respond
@@ -224,7 +245,7 @@ class _Kong:
             value |= self._forwarding(route, service)
         value |= {**inherited.keys, **own.keys}
         policies = {**({} if sets else inherited.rules), **own.rules}
-        if own.closed or inherited.closed:
+        if own.closed or inherited.closed or is_plain:
             policies |= CLOSED
         if sets:
             value["use"] = list(sets)
@@ -265,7 +286,7 @@ class _Kong:
         if path.startswith("~"):
             if strips or base:
                 rewrite = {
-                    "regex": path[1:] if strips else "^",
+                    "regex": _stripped(path[1:]) if strips else "^",
                     "substitution": f"{base}/" if strips else base,
                 }
         elif path.endswith("/*"):
@@ -279,12 +300,14 @@ class _Kong:
         return {**value, "rewrite": rewrite} if rewrite else dict(value)
 
 
+def _stripped(pattern: str) -> str:
+    """Return the part of a path that Kong strips: what the pattern matches, without the rest of the path."""
+    return f"{pattern.removesuffix('.*')}/?" if pattern.endswith(".*") else pattern
+
+
 def _name(field: Field) -> str:
-    return usable(field.text("name") or field.text("username") or field.text("id") or "unnamed")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    names = (field.text(one) for one in ("name", "username", "custom_id", "id"))
+    return usable(next(filter(None, names), "unnamed"))
 
 
 _GENERATED = 22

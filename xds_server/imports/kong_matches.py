@@ -25,6 +25,17 @@ class Matches:
     def __init__(self, draft: Draft, regex_by_tilde: bool) -> None:
         self._draft, self._regex_by_tilde = draft, regex_by_tilde
 
+    def served_in_plain(self, route: Field) -> bool:
+        """Report a route that is for TLS only, if there is no listener for it, and return whether it is one."""
+        if not _is_secure(route) or "https" in self._draft.sections["listeners"]:
+            return False
+        self._draft.insecure(
+            route,
+            "the route is for TLS only, and there is no certificate, so it is closed",
+            "write a listener with tls, and remove ip_access",
+        )
+        return True
+
     def of(self, route: Field) -> list[dict[str, Any]]:
         """Return the conditions of our routes for a route of Kong, with its rank there."""
         expression = route.get("expression")
@@ -55,18 +66,10 @@ class Matches:
         snis = route.get("snis")
         if snis is not None:
             common.setdefault("hosts", snis.texts())
-        protocols = set(route.texts("protocols")) or {"http", "https"}
-        if not protocols & {"http", "grpc", "ws"} and route.get("https_redirect_status_code"):
+        if _is_secure(route):
             route.text("https_redirect_status_code")
-        if not protocols & {"http", "grpc", "ws"}:
-            common["listeners"] = ["https"] if "https" in self._draft.sections["listeners"] else []
-            if not common["listeners"]:
-                del common["listeners"]
-                self._draft.insecure(
-                    route,
-                    "the route is for TLS only, and there is no certificate",
-                    "write a listener with tls",
-                )
+            if "https" in self._draft.sections["listeners"]:
+                common["listeners"] = ["https"]
         found = [{**common, **path} for path in self._paths(route)] or [common]
         ranked = [{**one, RANK: _rank(route, one)} for one in found]
         return [{RANK: one[RANK], **never(one)} for one in ranked] if unknown else ranked
@@ -125,6 +128,12 @@ class Matches:
             "write path, hosts and methods",
         )
         return [{RANK: found[RANK], **never(found)}]
+
+
+def _is_secure(route: Field) -> bool:
+    """Whether a route is for TLS only."""
+    protocols = set(route.texts("protocols")) or {"http", "https"}
+    return not protocols & {"http", "grpc", "ws"}
 
 
 def is_stream(route: Field) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xds_server.imports.draft import Draft, duration
+from xds_server.imports.kong_plugin_kinds import CHANGING, OBSERVING, PROTECTING
 from xds_server.imports.kong_tokens import Tokens
 from xds_server.imports.source import Field
 
@@ -16,30 +17,6 @@ _DECIDING = frozenset({"ip_access", "authorize", "cors", "api_key", "basic_auth"
 """Policies that decide who may call."""
 _METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 _BY = {"consumer": "consumer", "credential": "consumer", "ip": "ip", "service": "route", "route": "route"}
-_CHANGING = frozenset(
-    ("request-transformer-advanced", "response-transformer-advanced", "route-transformer-advanced", "aws-lambda", "azure-functions", "openwhisk",
-     "forward-proxy", "grpc-gateway", "canary", "mocking", "redirect", "exit-transformer", "jq", "degraphql", "kafka-upstream", "kafka-log", "proxy-cache-advanced",
-     "http-log", "upstream-timeout", "route-by-header", "standard-webhooks", "session", "websocket-size-limit")
-)  # fmt: skip
-"""Plugins that change requests, and reject none."""
-_PROTECTING = frozenset(
-    ("bot-detection", "rate-limiting-advanced", "response-ratelimiting", "service-protection", "websocket-validator", "request-validator", "oas-validation",
-     "json-threat-protection", "xml-threat-protection", "injection-protection", "graphql-rate-limiting-advanced")
-)  # fmt: skip
-"""Plugins that protect upstreams, and do not decide who may call."""
-_OBSERVING = {
-    "prometheus": "xds serves metrics at /metrics/all; routes and consumers: telemetry.metrics",
-    "http-log": "write telemetry.access_logs with grpc or file",
-    "file-log": "write telemetry.access_logs with to: {file: …}",
-    "tcp-log": "write telemetry.access_logs",
-    "udp-log": "write telemetry.access_logs",
-    "syslog": "write telemetry.access_logs",
-    "loggly": "write telemetry.access_logs",
-    "datadog": "write telemetry.metrics",
-    "statsd": "write telemetry.metrics",
-    "zipkin": "write telemetry.tracing",
-    "opentelemetry": "write telemetry.tracing",
-}
 
 
 @dataclass(slots=True)
@@ -62,6 +39,7 @@ class Plugins:
         self._draft, self._groups, self._tokens = draft, groups, tokens
         self._of: dict[tuple[str, str], list[Field]] = {}
         self._global: list[Field] = []
+        self._restricted: set[str] = set()
 
     def collect(self, plugins: Iterable[Field]) -> None:
         """Note the plugins that are written at the top, by the object that they are for."""
@@ -80,6 +58,17 @@ class Plugins:
             else:
                 self._global.append(one)
 
+    def groups_with_plugins(self) -> set[str]:
+        """Return the groups of consumers that plugins at the top are for."""
+        return {name for kind, name in self._of if kind == "consumer_group"}
+
+    def note_anonymous(self, consumers: Iterable[Field]) -> None:
+        """Note the consumers with plugins: where one of them stands for callers without credentials, these decide about it."""
+        for one in consumers:
+            names = {one.text("username"), one.text("id"), one.text("custom_id")}
+            if one.elements("plugins") or any(("consumer", name) in self._of for name in names):
+                self._restricted |= names - {""}
+
     def of(self, owner: Field) -> Policies:
         """Return what the plugins of a service or of a route become."""
         name = owner.text("name") or owner.text("id")
@@ -96,7 +85,8 @@ class Plugins:
         }
         for limit in limits.get("rate_limit", ()):
             if isinstance(limit, dict):
-                limit.pop("by", None)
+                for key in ("by", "scope"):
+                    limit.pop(key, None)
         if limits:
             value["plan"] = self._draft.add("plans", owner.text("username"), limits)
         if found.closed or found.respond is not None or found.rules.keys() & _DECIDING:
@@ -163,10 +153,10 @@ class Plugins:
     def _lost(self, name: str, plugin: Field, into: Policies) -> None:
         """Report a plugin that is not imported. One that is not known may decide who may call."""
         plugin.read()
-        if name in _OBSERVING or name in _CHANGING:
-            remedy = _OBSERVING.get(name, "see docs/reference/policies.md for what comes near it")
+        if name in OBSERVING or name in CHANGING:
+            remedy = OBSERVING.get(name, "see docs/reference/policies.md for what comes near it")
             self._draft.warn(plugin, f"the plugin {name} is not imported", remedy)
-        elif name in _PROTECTING:
+        elif name in PROTECTING:
             self._draft.insecure(
                 plugin,
                 f"the plugin {name} is not imported, and it protects upstreams",
@@ -190,7 +180,7 @@ class Plugins:
             settings["query"] = names[0]
         if not config.true("hide_credentials"):
             settings["forward"] = True
-        self._anonymous(config, settings)
+        self._anonymous(config, settings, into)
         for other in config.elements("key_names")[1:]:
             self._draft.warn(other, "only the first name of the key is imported", "let all clients use it")
         config.true("key_in_body"), config.true("run_on_preflight"), config.text("realm")
@@ -201,7 +191,7 @@ class Plugins:
         settings: dict[str, Any] = {} if config.true("hide_credentials") else {"forward": True}
         if realm := config.text("realm"):
             settings["realm"] = realm
-        self._anonymous(config, settings)
+        self._anonymous(config, settings, into)
         into.rules["basic_auth"] = settings or True
 
     def jwt(self, config: Field, into: Policies) -> None:
@@ -218,9 +208,16 @@ class Plugins:
         else:
             into.rules["jwt"] = policy
 
-    def _anonymous(self, config: Field, settings: dict[str, Any]) -> None:
-        if config.text("anonymous"):
+    def _anonymous(self, config: Field, settings: dict[str, Any], into: Policies) -> None:
+        if name := config.text("anonymous"):
             settings["optional"] = True
+            if name in self._restricted:
+                into.closed = True
+                self._draft.insecure(
+                    config,
+                    f"plugins decide about callers without credentials (the consumer '{name}'), so the routes are closed",
+                    "remove optional and ip_access if callers without credentials were rejected",
+                )
 
     def acl(self, config: Field, into: Policies) -> None:
         """acl: the groups are the consumers that belong to them now."""
@@ -260,7 +257,7 @@ class Plugins:
             limits.append(one if len(one) > len(("requests", "per")) else f"{int(number)}/{period}")
         if config.number("year"):
             self._draft.warn(config, "a limit for a year has no equal", "write one for a month")
-        for name in ("redis", "path", "hide_client_headers", "error_code", "error_message", "sync_rate"):
+        for name in ("redis", "path"):
             config.read(name)
         for key, _ in list(config.items()):
             if key.startswith("redis_"):
@@ -295,7 +292,6 @@ class Plugins:
             settings["allow_origins"] = [other for other in settings["allow_origins"] if other != one] or [
                 "https://unimportable.invalid"
             ]
-        config.read("preflight_continue"), config.read("private_network")
         into.rules["cors"] = settings
 
     def ip_restriction(self, config: Field, into: Policies) -> None:
@@ -309,7 +305,6 @@ class Plugins:
         ):
             if values := config.texts(key):
                 settings[ours] = values
-        config.read("status"), config.read("message")
         if settings:
             into.rules["ip_access"] = settings
 
@@ -320,7 +315,6 @@ class Plugins:
         ]
         number = int(config.number("allowed_payload_size") or 128)
         into.keys["max_body"] = number if unit == "B" else f"{number}{unit}"
-        config.read("require_content_length")
 
     def request_termination(self, config: Field, into: Policies) -> None:
         """request-termination."""
