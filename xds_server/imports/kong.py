@@ -14,6 +14,7 @@ from xds_server.imports import kong_plugins, kong_upstreams, placeholders, sever
 from xds_server.imports.credentials import hashed
 from xds_server.imports.draft import CLOSED, Draft, duration, network, usable
 from xds_server.imports.draft import url as split_url
+from xds_server.imports.kong_caller_names import without_names
 from xds_server.imports.kong_matches import Matches, is_stream
 from xds_server.imports.kong_plugins import Plugins
 from xds_server.imports.kong_tokens import Tokens
@@ -88,7 +89,12 @@ class _Kong:
             keys = []
             for key in one.elements("keyauth_credentials"):
                 ignore(key)
-                if (found := hashed(self.draft, key, key.text("key"))) is not None:
+                if key.get("ttl") is not None:
+                    key.read()
+                    self.draft.insecure(
+                        key, "a key with a time to live is not imported", "write one that lives on"
+                    )
+                elif (found := hashed(self.draft, key, key.text("key"))) is not None:
                     keys.append({"sha256": found})
             if keys:
                 value["api_keys"] = keys
@@ -244,7 +250,10 @@ class _Kong:
             value["upstream"] = upstream
             value |= self._forwarding(route, service)
         value |= {**inherited.keys, **own.keys}
-        policies = {**({} if sets else inherited.rules), **own.rules}
+        policies = {
+            **({} if sets else inherited.rules),
+            **without_names(own.rules, inherited.rules),
+        }
         if own.closed or inherited.closed or is_plain:
             policies |= CLOSED
         if sets:
@@ -296,7 +305,9 @@ class _Kong:
                 rewrite = {"path": f"{wanted}/*"}
         host = url.hostname or service.text("host")
         if not keeps_host and host not in self._targets:
-            rewrite["host"] = host
+            port = url.port or int(service.number("port") or 0)
+            is_usual = port in (0, _PORTS.get(url.scheme or service.text("protocol", default="http"), 80))
+            rewrite["host"] = host if is_usual else network(host, port)
         return {**value, "rewrite": rewrite} if rewrite else dict(value)
 
 

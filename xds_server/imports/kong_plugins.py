@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xds_server.imports.draft import Draft, duration
+from xds_server.imports.kong_caller_names import without_names
 from xds_server.imports.kong_plugin_kinds import CHANGING, OBSERVING, PROTECTING
 from xds_server.imports.kong_tokens import Tokens
 from xds_server.imports.source import Field
@@ -148,6 +149,7 @@ class Plugins:
                 _PLUGINS[name](self, config, into)
             else:
                 self._lost(name, one, into)
+        into.rules = without_names(into.rules, into.rules)
         return into
 
     def _lost(self, name: str, plugin: Field, into: Policies) -> None:
