@@ -206,7 +206,12 @@ def test_a_gateway_of_nginx(stacks: Stacks, backend: Backend, tmp_path: Path) ->
     items = stack.get("/items/7?a=1")
     assert (items.status_code, items.headers["location"]) == (302, "https://items.example.com/items/7?a=1")
     assert [stack.get("/inner/x").status_code, stack.get("/odd/x").status_code] == [403, 403]
-    assert [stack.get("/slow/x").status_code for _ in range(3)] == [200, 200, 429]
+    assert [stack.get(f"/{path}/x").status_code for path in ("from-within", "outer", "outer/nested")] == [
+        404,
+        403,
+        403,
+    ]
+    assert [stack.get(path).status_code for path in ("/slow/x", "/slow/2/x", "/slow/x")] == [200, 200, 429]
 
 
 PREFERRED_BY_KONG = """

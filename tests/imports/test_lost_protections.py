@@ -136,3 +136,13 @@ def test_a_drained_node_gets_nothing_and_one_of_lower_priority_is_a_backup() -> 
     found = sections(imported("apisix", {"routes": [{"id": "1", "uri": "/r", "upstream": {"nodes": nodes}}]}))
     (upstream,) = found["upstreams"].values()
     assert upstream["endpoints"] == ["10.0.0.1:80", {"address": "10.0.0.3:80", "priority": 1}]
+
+
+def test_the_limit_of_a_route_of_kong_replaces_that_of_its_service() -> None:
+    def limit(number: int) -> list[dict[str, Any]]:
+        return [{"name": "rate-limiting", "config": {"minute": number}}]
+
+    source = kong({"name": "big", "paths": ["/big"], "plugins": limit(1000)}, {"name": "r", "paths": ["/r"]})
+    source["services"][0]["plugins"] = limit(5)
+    big = sections(imported("kong", source))["routes"]["big"]
+    assert ("use" in big, big["policies"]["rate_limit"]) == (False, ["1000/minute"])

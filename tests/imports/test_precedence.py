@@ -226,7 +226,12 @@ def test_what_kong_protects_is_never_open(routes: list[dict[str, Any]]) -> None:
                 best = max((rank for rank, _ in ranks), default=None)
                 winners = [one for rank, one in ranks if rank == best]
                 if winners and all(map(is_shut, winners)):
-                    assert answer(gateway, method, f"http://{host}:8000{path}")[1], (method, host, path)
+                    assert answer(gateway, method, f"http://{host}:8000{path}")[1], (
+                        method,
+                        host,
+                        path,
+                        routes,
+                    )
 
 
 @st.composite
@@ -276,4 +281,4 @@ def test_what_traefik_protects_is_never_open(routers: dict[str, dict[str, Any]])
                 best = max((rank for rank, _ in ranks), default=None)
                 winners = [one for rank, one in ranks if rank == best]
                 if winners and all(map(is_shut, winners)):
-                    assert answer(gateway, method, f"http://{host}{path}")[1], (method, host, path)
+                    assert answer(gateway, method, f"http://{host}{path}")[1], (method, host, path, routers)

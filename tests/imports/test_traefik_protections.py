@@ -172,3 +172,9 @@ def test_hosts_with_more_labels_are_reported() -> None:
 def test_a_chain_that_leads_to_itself_closes_the_route() -> None:
     found = router("middlewares: [a]", "{a: {chain: {middlewares: [b]}}, b: {chain: {middlewares: [a]}}}")
     assert found.closed("r")
+
+
+def test_a_header_host_is_the_host_that_the_service_gets() -> None:
+    found = router("middlewares: [a]", "{a: {headers: {customRequestHeaders: {Host: b.io}}}}")
+    assert found.route("r")["rewrite"] == {"host": "b.io"}
+    assert "policies" not in found.route("r")

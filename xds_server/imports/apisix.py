@@ -211,7 +211,7 @@ class _Apisix:
         if hosts:
             common["hosts"] = hosts
         if methods := route.texts("methods"):
-            common["methods"] = methods
+            common["methods"] = [one.upper() for one in methods]
         if priority := route.number("priority"):
             common["order"] = -int(priority)
         for name in ("remote_addr", "remote_addrs", "filter_func", "script"):

@@ -60,7 +60,8 @@ class Routes:
                 route.read()
                 report = self._draft.insecure if route.get("direct_response") else self._draft.warn
                 report(route, f"{error}, so the route never matches", "write its conditions")
-                self._draft.add("routes", self._name(route, host), {**NEVER, "respond": {"status": 503}})
+                name = self._draft.name("routes", self._name(route, host))
+                self._draft.add("routes", name, {**NEVER, "path": f"/{name}", "respond": {"status": 503}})
                 continue
             before = tuple(earlier)
             if any(one.covers(match) for one in before):

@@ -74,15 +74,6 @@ def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
     )
 
 
-def _empty(name: str, found: Sequence[Part]) -> list[Problem]:
-    """Return the problem of a file without values."""
-    if any(part.values for part in found):
-        return []
-    return [
-        Problem(path=(), message="the file is empty", place=Place(name, 1, 1), remedy="name another file")
-    ]
-
-
 def keep_closed(draft: Draft) -> None:
     """Close routes and sets whose own `ip_access` would take the place of the one that closes all routes."""
     if draft.sections.get("policies", {}).get("ip_access") != CLOSED["ip_access"]:
@@ -92,6 +83,15 @@ def keep_closed(draft: Draft) -> None:
             policies = one if section == "policy_sets" else one.get("policies", {})
             if "ip_access" in policies:
                 policies |= CLOSED
+
+
+def _empty(name: str, found: Sequence[Part]) -> list[Problem]:
+    """Return the problem of a file without values."""
+    if any(part.values for part in found):
+        return []
+    return [
+        Problem(path=(), message="the file is empty", place=Place(name, 1, 1), remedy="name another file")
+    ]
 
 
 def _sorted(problems: Sequence[Problem]) -> list[Problem]:

@@ -12,7 +12,7 @@ from typing import Any
 from xds_server.gateway.document import Part
 from xds_server.imports import kong_plugins, kong_upstreams, placeholders, several_methods
 from xds_server.imports.credentials import hashed
-from xds_server.imports.draft import CLOSED, Draft, duration, network, usable
+from xds_server.imports.draft import CLOSED, COUNTED, Draft, duration, network, usable
 from xds_server.imports.draft import url as split_url
 from xds_server.imports.kong_caller_names import without_names
 from xds_server.imports.kong_matches import Matches, is_stream
@@ -238,6 +238,8 @@ class _Kong:
             return
         own = self._plugins.of(route)
         inherited = inherited or kong_plugins.Policies()
+        if own.rules.keys() & inherited.rules.keys() & COUNTED:
+            sets = ()  # the plugin of a route takes the place of that of its service
         value: dict[str, Any] = {}
         matches, is_plain = self._matches.of(route), self._matches.served_in_plain(route)
         respond = own.respond or inherited.respond

@@ -24,7 +24,7 @@ from xds_server.imports.text_prefixes import TEXT
 
 CONDITIONS = ("hosts", "listeners", "path", "methods", "headers", "query", "order")
 _MOST = 2000
-"""Copies of routes in one gateway."""
+"""Routes of a gateway up to which copies are added. Above, the routes that would need one are closed or reported."""
 _route = decoder_for(Route)
 
 
@@ -43,7 +43,7 @@ class _Known:
 
 def keep(draft: Draft) -> None:
     """Let the routes win that the source prefers, as far as that can be written, and close or report the others."""
-    routes = draft.sections.get("routes", {})
+    routes = draft.sections.setdefault("routes", {})
     known: list[_Known] = []
     for name, one in routes.items():
         rank, unknown, below = (one.pop(key, None) for key in (RANK, UNKNOWN, BELOW))
@@ -74,7 +74,7 @@ def _apart(draft: Draft, known: Sequence[_Known]) -> None:
     taken: dict[tuple[Any, ...], list[_Known]] = {}
     for one in sorted(known, key=lambda one: (one.rank.value, _protections(draft, one)), reverse=True):
         if one.unknown:
-            routes[one.name]["path"] = f"/{one.name}"
+            routes[one.name]["path"] = f"/{one.name}"  # two of them would be one
             continue
         keys = {host: (host, one.here.condition, one.here.methods) for host in one.here.hosts}
         winners = {
@@ -134,9 +134,12 @@ def _of_bare(draft: Draft, one: _Known, known: Sequence[_Known]) -> list[_Known]
         exact = _decoded(one.name, {"path": path})
         if exact is None or not route_overlap.path_covers(other.here.route.match, exact.route.match):
             continue
-        conditions = {key: value for key, value in routes[other.name].items() if key in CONDITIONS} | {
-            "path": path
-        }
+        pairs = route_overlap.common_hosts(one.here.hosts, other.here.hosts)
+        hosts = list(dict.fromkeys(route_overlap.narrower(*pair) for pair in pairs))
+        conditions = {key: value for key, value in routes[other.name].items() if key in CONDITIONS}
+        conditions |= {"path": path, **({} if hosts == ["*"] else {"hosts": hosts})}
+        if not hosts:
+            continue
         if copy := _copied(draft, other, None, conditions):
             copies.append(copy)
     return copies
@@ -204,7 +207,10 @@ def _won(
         if route_overlap.covers(one.here, other.here) and set(hosts) >= set(other.here.hosts):
             _left_out(draft, one, other)
             continue
-        if _same_effect(routes[one.name], routes[other.name]) or len(routes) > _MOST:
+        if _same_effect(routes[one.name], routes[other.name]):
+            continue
+        if len(routes) > _MOST:
+            lost.append((one, other))
             continue
         common = route_overlap.common(one.here, other.here, routes[one.name], routes[other.name], hosts)
         copy = common and _copied(draft, one, other, common)

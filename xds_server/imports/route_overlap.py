@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from xds_server.gateway.model.paths import PathMatch, parse_path
@@ -40,6 +41,8 @@ def common_hosts(mine: Iterable[str], theirs: Sequence[str]) -> list[tuple[str, 
 
 def may_meet(one: Ranked, other: Ranked) -> bool:
     """Whether one request may match both routes. Hosts are not compared."""
+    if not paths_meet(one.route.match, other.route.match):
+        return False
     if one.methods and other.methods and not one.methods & other.methods:
         return False
     if not listeners_meet(one, other):
@@ -62,7 +65,7 @@ def may_meet(one: Ranked, other: Ranked) -> bool:
                 and a.exact != b.exact
             ):
                 return False
-    return paths_meet(one.route.match, other.route.match)
+    return True
 
 
 def listeners_meet(one: Ranked, other: Ranked) -> bool:
@@ -73,16 +76,18 @@ def listeners_meet(one: Ranked, other: Ranked) -> bool:
 
 def paths_meet(one: PathMatch, other: PathMatch) -> bool:
     """Whether two paths may have a path in common. It is exact if one of them is exact, or if both are prefixes."""
+    mine, theirs = beginning(one), beginning(other)
+    if not mine.startswith(theirs) and not theirs.startswith(mine):
+        return False
     for a, b in ((one, other), (other, one)):
         if b.kind == "exact":
             return path_covers(a, b)
     if one.kind == other.kind == "prefix":
         return path_covers(one, other) or path_covers(other, one)
-    mine, theirs = beginning(one), beginning(other)
     for first, text in ((one, theirs), (other, mine)):
         if first.kind == "prefix" and len(text) > len(first.value):
             return text.startswith(f"{first.value}/")
-    return mine.startswith(theirs) or theirs.startswith(mine)
+    return True
 
 
 def path_covers(one: PathMatch, other: PathMatch) -> bool:
@@ -104,6 +109,7 @@ def path_covers(one: PathMatch, other: PathMatch) -> bool:
     return text.startswith(f"{one.value}/")
 
 
+@lru_cache(maxsize=65536)
 def beginning(path: PathMatch) -> str:
     """Return the text with which every path surely begins."""
     if path.kind == "template":

@@ -140,7 +140,7 @@ class Middlewares:
         substitution = re.sub(r"\$\{?(\d+)\}?", r"\\\1", settings.text("replacement"))
         value.setdefault("rewrite", {}).update(regex=settings.text("regex"), substitution=substitution)
 
-    def headers(self, settings: Field, _value: dict[str, Any], policies: dict[str, Any]) -> None:
+    def headers(self, settings: Field, value: dict[str, Any], policies: dict[str, Any]) -> None:
         """Headers: those of requests and responses, the fixed ones of security, and CORS."""
         for theirs, ours in (
             ("customRequestHeaders", "request_headers"),
@@ -148,6 +148,9 @@ class Middlewares:
         ):
             found = settings.get(theirs)
             for name, one in found.items() if found is not None else ():
+                if name.lower() == "host" and ours == "request_headers":
+                    value.setdefault("rewrite", {})["host"] = one.text()
+                    continue
                 mutation = policies.setdefault(ours, {})
                 if text := one.text():
                     mutation.setdefault("set", {})[name.lower()] = text.replace("%", "%%")

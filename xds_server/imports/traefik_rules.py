@@ -20,6 +20,7 @@ _SPECIAL = re.compile(r"[{}*]")
 """Characters that are plain text in a path of Traefik 3, and have a meaning here."""
 _ONE_OF = frozenset({"Path", "PathPrefix", "PathRegexp", "HostRegexp"})
 """Matchers whose values are alternatives, which the syntax of version 2 allows to be several."""
+_HOST = re.compile(r"[A-Za-z0-9_.-]+")
 _MOST = 64
 """Alternatives of one rule."""
 
@@ -168,6 +169,7 @@ def _variants(one: Matcher) -> tuple[Matcher, ...]:
 
 def _add(found: dict[str, Any], one: Matcher) -> None:
     name, values = one.name, one.values
+    _check(one)
     if name == "Host":
         _once(found, "hosts", [value.lower() for value in values])
     elif name == "HostRegexp":
@@ -197,6 +199,14 @@ def _add(found: dict[str, Any], one: Matcher) -> None:
         _value(found.setdefault("query", {}), one)
     else:
         raise RuleError(f"{name} has no equal")
+
+
+def _check(one: Matcher) -> None:
+    """Raise RuleError for a value that no condition of the language has."""
+    if one.name in ("Path", "PathPrefix") and "%" in one.values[0]:
+        raise RuleError(f"the escape in {one.name}(`{one.values[0]}`) has no equal")
+    if one.name == "Host" and not all(map(_HOST.fullmatch, one.values)):
+        raise RuleError(f"Host(`{'`, `'.join(one.values)}`) is no host")
 
 
 def _value(found: dict[str, Any], one: Matcher) -> None:
