@@ -113,3 +113,16 @@ def test_a_host_that_demands_tls_redirects_to_it() -> None:
         }
     }
     assert not found.errors
+
+
+def test_a_protected_route_that_never_matches_leaves_its_requests_to_no_open_one() -> None:
+    authority = {"name": ":authority", "string_match": {"suffix": ".io"}}
+    own = {"rbac": {"@type": f"{HTTP}.rbac.v3.RBACPerRoute", "rbac": {"rules": rules("10.0.0.0", 8)}}}
+    routes = [
+        {"name": "shut", "match": {"prefix": "/a", "headers": [authority]}, "route": {"cluster": "c"}, "typed_per_filter_config": own},
+        {"name": "open", "match": {"prefix": "/"}, "route": {"cluster": "c"}},
+    ]  # fmt: skip
+    found = manager({"name": "rbac", "typed_config": {"@type": f"{HTTP}.rbac.v3.RBAC"}}, routes=routes)
+    assert found.errors
+    closed = [one["path"] for name, one in found.sections["routes"].items() if found.closed(name)]
+    assert closed == ["~^/a.*$"]

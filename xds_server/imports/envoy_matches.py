@@ -48,6 +48,16 @@ class Match:
                 raise Unsupported(f"a condition by {name} has no equal")
         return cls(conditions, kind, path)
 
+    @classmethod
+    def known(cls, field: Field | None, hosts: Sequence[str]) -> Match:
+        """Return the conditions of a route of which some have no equal: its hosts, and its path if that has one."""
+        conditions: dict[str, Any] = {"hosts": list(hosts)} if hosts else {}
+        try:
+            kind, path, written = _path(field) if field is not None else (_PREFIX, "", "/*")
+        except Unsupported:
+            kind, path, written = _PREFIX, "", "/*"
+        return cls({**conditions, "path": written}, kind, path)
+
     @property
     def is_prefix(self) -> bool:
         return self.kind == _PREFIX

@@ -11,6 +11,7 @@ from xds_server.imports.envoy_clusters import Clusters
 from xds_server.imports.envoy_filters import Filters
 from xds_server.imports.envoy_matches import Match, Unsupported
 from xds_server.imports.envoy_values import milliseconds
+from xds_server.imports.precedence import never
 from xds_server.imports.source import Field
 from xds_server.imports.text_prefixes import TEXT
 
@@ -53,15 +54,30 @@ class Routes:
         if self._needs_tls(host, names):
             return
         earlier: list[Match] = []
-        for route in host.elements("routes"):
+        for number, route in enumerate(host.elements("routes")):
+            rank = Rank((-number,), route, str(host.place))
             try:
                 match = Match.of(route.get("match"), names)
             except Unsupported as error:
-                route.read()
                 report = self._draft.insecure if route.get("direct_response") else self._draft.warn
                 report(route, f"{error}, so the route never matches", "write its conditions")
+                known = Match.known(route.get("match"), names)
                 name = self._draft.name("routes", self._name(route, host))
-                self._draft.add("routes", name, {**NEVER, "path": f"/{name}", "respond": {"status": 503}})
+                value = self._route((route, host, config), known, tuple(earlier), websocket)
+                noted = {
+                    **value,
+                    **never(
+                        {
+                            **known.conditions,
+                            "listeners": [self._listener],
+                            TEXT: route.text("match", "prefix"),
+                        }
+                    ),
+                    "path": f"/{name}",
+                    RANK: rank,
+                }
+                route.read()
+                self._draft.add("routes", name, noted)
                 continue
             before = tuple(earlier)
             if any(one.covers(match) for one in before):
@@ -69,7 +85,6 @@ class Routes:
                 self._draft.warn(route, "a route before it has all its requests, so it is left out")
                 continue
             value = self._route((route, host, config), match, before, websocket)
-            rank = Rank((-len(earlier),), route, str(host.place))
             noted = {**value, **self._other_paths(route, match), RANK: rank}
             self._draft.add("routes", self._name(route, host, match), noted)
             earlier.append(match)
