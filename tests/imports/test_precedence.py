@@ -282,3 +282,18 @@ def test_what_traefik_protects_is_never_open(routers: dict[str, dict[str, Any]])
                 winners = [one for rank, one in ranks if rank == best]
                 if winners and all(map(is_shut, winners)):
                     assert answer(gateway, method, f"http://{host}{path}")[1], (method, host, path, routers)
+
+
+def test_the_bare_path_of_a_copy_stays_with_the_route_that_has_it() -> None:
+    gateway = gateway_of(
+        imported(
+            "traefik",
+            traefik(
+                r0={"rule": "Host(`a.io`) && PathPrefix(`/a/`)", "middlewares": ["auth"]},
+                r1={"rule": "PathPrefix(`/`)", "middlewares": ["auth"]},
+                r2={"rule": "PathPrefix(`/a/`) && Method(`GET`)"},
+            ),
+        )
+    )
+    assert answer(gateway, "GET", "http://a.io/a")[1]
+    assert not answer(gateway, "GET", "http://a.io/a/b")[1]

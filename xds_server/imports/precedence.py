@@ -52,8 +52,8 @@ def keep(draft: Draft) -> None:
         here = _decoded(name, one if unknown is None else unknown)
         if here is not None:
             known.append(_Known(name, here, rank, unknown is not None, not below))
-    for one in [one for one in known if not one.bare and not one.unknown]:
-        known += _of_bare(draft, one, known)
+    written = tuple(known)
+    known += _of_all_bare(draft, known, written)
     by_rank = sorted(known, key=lambda one: one.rank.value)
     lower: list[_Known] = []
     lost: list[tuple[_Known, _Known]] = []
@@ -64,6 +64,8 @@ def keep(draft: Draft) -> None:
     for one, other in lost:
         if one.name in routes and other.name in routes:
             _lost(draft, one, other)
+    # copies of routes are at other hosts, or more specific
+    lower += _of_all_bare(draft, [one for one in lower if one not in known and one.name in routes], written)
     _apart(draft, [one for one in lower if one.name in routes])
     draft.drop_unused()
 
@@ -119,6 +121,16 @@ def _prefers(one: Rank, other: Rank) -> bool:
     if one.prefix is not None and other.prefix is not None:
         return one.prefix > other.prefix
     return one.value > other.value
+
+
+def _of_all_bare(draft: Draft, some: Sequence[_Known], known: Sequence[_Known]) -> list[_Known]:
+    found: list[_Known] = []
+    for one in some:
+        if not one.bare and not one.unknown:
+            found += _of_bare(
+                draft, one, [other for other in known if other.name in draft.sections["routes"]]
+            )
+    return found
 
 
 def _of_bare(draft: Draft, one: _Known, known: Sequence[_Known]) -> list[_Known]:
@@ -261,7 +273,7 @@ def _copied(draft: Draft, one: _Known, other: _Known | None, conditions: Mapping
     rest = {**{key: routes[one.name][key] for key in ("use", "policies") if key in routes[one.name]}, **{
         key: value for key, value in moved.items() if key not in ("use", "policies")}}  # fmt: skip
     name = draft.add("routes", f"{one.name}-first", {**conditions, **rest})
-    return _Known(name, replace(here, name=name), one.rank)
+    return _Known(name, replace(here, name=name), one.rank, bare=one.bare)
 
 
 def _same_effect(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
