@@ -146,3 +146,21 @@ def test_the_limit_of_a_route_of_kong_replaces_that_of_its_service() -> None:
     source["services"][0]["plugins"] = limit(5)
     big = sections(imported("kong", source))["routes"]["big"]
     assert ("use" in big, big["policies"]["rate_limit"]) == (False, ["1000/minute"])
+
+
+def test_the_host_of_an_upstream_of_kong_is_sent() -> None:
+    text = """
+_format_version: "3.0"
+upstreams:
+- {name: named, host_header: shop.internal, targets: [{target: "10.0.0.1:80"}]}
+- {name: plain, targets: [{target: "10.0.0.1:80"}]}
+services:
+- {name: a, host: named, routes: [{name: a, paths: [/a], strip_path: false}]}
+- {name: b, host: plain, routes: [{name: b, paths: [/b], strip_path: false}]}
+"""
+    found = imported("kong", yaml.safe_load(text))
+    routes = sections(found)["routes"]
+    assert routes["a"]["rewrite"] == {"host": "shop.internal"}
+    assert "rewrite" not in routes["b"]
+    (told,) = [one for one in found.problems if "name of the target as Host" in one.message]
+    assert told.path == ("services", 1)

@@ -306,7 +306,16 @@ class _Kong:
             if wanted != prefix:
                 rewrite = {"path": f"{wanted}/*"}
         host = url.hostname or service.text("host")
-        if not keeps_host and host not in self._targets:
+        if not keeps_host and host in self._targets:
+            if header := self._targets[host][0].text("host_header"):
+                rewrite["host"] = header
+            else:
+                self.draft.warn(
+                    service,
+                    "Kong sends the name of the target as Host, and here the Host of the client is sent",
+                    "write rewrite: {host: NAME} if the service needs one",
+                )
+        elif not keeps_host:
             port = url.port or int(service.number("port") or 0)
             is_usual = port in (0, _PORTS.get(url.scheme or service.text("protocol", default="http"), 80))
             rewrite["host"] = host if is_usual else network(host, port)
