@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from tests.imports.test_precedence import apisix, gateway_of, imported, kong
-from xds_server.imports.kinds import FILE, Imported
+from xds_server.imports.draft import CLOSED
+from xds_server.imports.kinds import FILE, Imported, import_files
 
 ROUTE = {"name": "r", "paths": ["/r"], "plugins": [{"name": "key-auth"}]}
 
@@ -164,3 +165,21 @@ services:
     assert "rewrite" not in routes["b"]
     (told,) = [one for one in found.problems if "name of the target as Host" in one.message]
     assert told.path == ("services", 1)
+
+
+def test_callers_that_nobody_identifies_are_an_error() -> None:
+    route = {"name": "r", "paths": ["/r"], "plugins": [{"name": "acl", "config": {"allow": ["gold"]}}]}
+    consumers = [{"username": "jo", "acls": [{"group": "gold"}]}]
+    found = imported("kong", kong(route) | {"consumers": consumers})
+    gateway_of(found)
+    written = sections(found)
+    policies = {**written.get("policies", {}), **written["routes"]["r"].get("policies", {})}
+    assert policies["ip_access"] == CLOSED["ip_access"]
+    assert any("nothing that is imported identifies them" in one for one in errors(found))
+
+
+def test_a_key_that_is_given_twice_is_an_error() -> None:
+    text = b"routes:\n- id: r\n  uri: /d/*\n  plugins: {key-auth: {}}\n  plugins: {cors: {}}\n"
+    found = import_files("apisix", {"apisix.yaml": text})
+    assert found.files == {}
+    assert any("given twice" in one or "twice" in one for one in errors(found)), errors(found)

@@ -176,3 +176,17 @@ def test_redirects_with_variables(server: Import) -> None:
         "port": 8443,
         "status": 301,
     }
+
+
+def test_a_location_may_get_other_conditions_twice(server: Import) -> None:
+    found = server(
+        f"""
+        auth_basic R; auth_basic_user_file users;
+        location / {{ {PASS} }}
+        location ^~ /st/ {{ auth_basic off; {PASS} location /st/deep/ {{ {PASS} }} }}
+        location ~* ^/API/ {{ allow 10.0.0.0/8; deny all; {PASS} }}
+        location /empty {{ auth_basic ""; {PASS} }}
+        """
+    )
+    assert "basic_auth" in str(found.route("a.io-root"))
+    assert "realm" not in str(found.route("a.io-empty"))

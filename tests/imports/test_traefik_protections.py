@@ -178,3 +178,10 @@ def test_a_header_host_is_the_host_that_the_service_gets() -> None:
     found = router("middlewares: [a]", "{a: {headers: {customRequestHeaders: {Host: b.io}}}}")
     assert found.route("r")["rewrite"] == {"host": "b.io"}
     assert "policies" not in found.route("r")
+
+
+def test_a_rule_that_is_nested_too_deeply_never_matches() -> None:
+    rule = "(" * 400 + "Host(`a.io`)" + ")" * 400
+    found = small("traefik", f"http: {{routers: {{r: {{rule: '{rule}', service: s}}}}, {SERVERS}}}")
+    assert found.route("r")["hosts"] == ["not-imported.invalid"]
+    assert any("nested too deeply" in one for one in found.warnings)

@@ -143,12 +143,14 @@ class Part:
 
 
 def parse_all(file: str, content: bytes) -> tuple[list[Part], list[Problem]]:
-    """Return the documents of a file that may have several, and the problems that kept some from being read."""
+    """Return the documents of a file that may have several, and the problems of those, such as a key that is given twice."""
     parts: list[Part] = []
     problems: list[Problem] = []
     try:
         for node in _compose_all(content):
-            converted = _Converter(file, None, Document()).convert(node, (), 0)
+            document = Document()
+            converted = _Converter(file, None, document).convert(node, (), 0)
+            problems += document.problems
             if converted is not None:
                 parts.append(Part(file, converted, node))
             problems += _invisible(file, content, node)

@@ -243,6 +243,12 @@ class _Apisix:
         literal, star, _ = text.partition("*")
         if "/:" not in literal and (not star or text.endswith("/*")) and text.count("*") < 2:
             return text
+        if "/:" in literal:
+            self.draft.warn(
+                uri,
+                "a parameter in a path is one only with the router radixtree_uri_with_parameter",
+                "remove the route if APISIX has another router",
+            )
         if not star:
             return re.sub(r"/:(\w+)", r"/{\1}", text)
         parts = re.split(r"(?<=/)(:\w+)", literal)

@@ -18,6 +18,7 @@ from xds_server.imports import (
     precedence,
     text_prefixes,
     traefik,
+    unidentified,
 )
 from xds_server.imports.coverage import Row, rows
 from xds_server.imports.draft import CLOSED, Draft
@@ -65,6 +66,7 @@ def import_files(kind: str, files: Mapping[str, bytes]) -> Imported:
     local_answers.adjust(draft)
     text_prefixes.protect(draft)
     precedence.keep(draft)
+    unidentified.close(draft)
     keep_closed(draft)
     levels.share(draft)
     return Imported(

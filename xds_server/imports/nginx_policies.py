@@ -312,7 +312,7 @@ class Policies:
             return False
         policies["basic_auth"] = {
             "htpasswd": {"file": file[-1].arguments[0]},
-            "realm": realm[-1].arguments[0],
+            **({"realm": realm[-1].arguments[0]} if realm[-1].arguments[0] else {}),
             "forward": True,
         }
         return True

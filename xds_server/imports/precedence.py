@@ -47,6 +47,9 @@ def keep(draft: Draft) -> None:
     known: list[_Known] = []
     for name, one in routes.items():
         rank, unknown, below = (one.pop(key, None) for key in (RANK, UNKNOWN, BELOW))
+        if unknown is not None:
+            one["path"] = f"/{name}/*"  # no two of them are alike
+            one.pop("rewrite", None)
         if rank is None:
             continue
         here = _decoded(name, one if unknown is None else unknown)
@@ -66,7 +69,8 @@ def keep(draft: Draft) -> None:
             _lost(draft, one, other)
     # copies of routes are at other hosts, or more specific
     lower += _of_all_bare(draft, [one for one in lower if one not in known and one.name in routes], written)
-    _apart(draft, [one for one in lower if one.name in routes])
+    newest = {one.name: one for one in lower if one.name in routes}  # a route may have got other conditions
+    _apart(draft, list(newest.values()))
     draft.drop_unused()
 
 
@@ -76,7 +80,6 @@ def _apart(draft: Draft, known: Sequence[_Known]) -> None:
     taken: dict[tuple[Any, ...], list[_Known]] = {}
     for one in sorted(known, key=lambda one: (one.rank.value, _protections(draft, one)), reverse=True):
         if one.unknown:
-            routes[one.name]["path"] = f"/{one.name}"  # two of them would be one
             continue
         keys = {host: (host, one.here.condition, one.here.methods) for host in one.here.hosts}
         winners = {

@@ -84,9 +84,13 @@ def _tokens(rule: str) -> Iterator[str | Matcher]:
             )
 
 
+_DEEPEST = 64
+"""Parentheses and negations in each other."""
+
+
 class _Parser:
     def __init__(self, tokens: Sequence[str | Matcher]) -> None:
-        self._tokens, self.at = tokens, 0
+        self._tokens, self.at, self._depth = tokens, 0, 0
 
     def _next(self) -> str | Matcher | None:
         return self._tokens[self.at] if self.at < len(self._tokens) else None
@@ -106,6 +110,14 @@ class _Parser:
         return found
 
     def _one(self) -> list[Alternative]:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise RuleError("it is nested too deeply")
+        found = self._matched()
+        self._depth -= 1
+        return found
+
+    def _matched(self) -> list[Alternative]:
         token = self._next()
         self.at += 1
         if isinstance(token, Matcher):
