@@ -183,3 +183,10 @@ def test_a_key_that_is_given_twice_is_an_error() -> None:
     found = import_files("apisix", {"apisix.yaml": text})
     assert found.files == {}
     assert any("given twice" in one or "twice" in one for one in errors(found)), errors(found)
+
+
+def test_a_regular_expression_of_a_header_of_kong_is_unknown() -> None:
+    guarded = {**ROUTE, "name": "guarded", "headers": {"x-role": ["~*^adm"]}}
+    found = imported("kong", kong(guarded, {"name": "open", "paths": ["/r"]}))
+    gateway_of(found)
+    assert errors(found)

@@ -190,3 +190,42 @@ def test_a_location_may_get_other_conditions_twice(server: Import) -> None:
     )
     assert "basic_auth" in str(found.route("a.io-root"))
     assert "realm" not in str(found.route("a.io-empty"))
+
+
+def test_regular_expressions_of_a_location_match_inside_of_it(server: Import) -> None:
+    found = server(
+        f"""
+        location / {{ deny all; {PASS} }}
+        location /st/ {{ {PASS} location ~ \\.key$ {{ {PASS} }} location ~ /in/ {{ {PASS} }} location ~ ^/other/ {{ {PASS} }} }}
+        """
+    )
+    paths = [one["path"] for one in found.sections["routes"].values()]
+    assert "~^/st/.*\\.key$" in paths
+    assert "~^/st(?:/.*)?/in/.*" in paths
+    assert not any("other" in one for one in paths if one.startswith("~"))
+
+
+def test_locations_in_one_without_regular_expressions_have_none_either(server: Import) -> None:
+    found = server(
+        f"""
+        location ^~ /st/ {{ {PASS} location /st/deep/ {{ deny all; {PASS} }} location ~ \\.key$ {{ deny all; {PASS} }} }}
+        location / {{ {PASS} }}
+        location ~ \\.png$ {{ {PASS} }}
+        """
+    )
+    routes = list(found.sections["routes"].values())
+    denied = [one["path"] for one in routes if "ip_access" in one.get("policies", {}) or "use" in one]
+    assert any(one.startswith("~") and "/st/deep" in one for one in denied), routes
+    assert any("key" in one for one in denied), routes
+
+
+def test_names_of_servers_that_have_no_equal_are_an_error(http: Import) -> None:
+    found = http(
+        f"""
+        server {{ listen 80 default_server; server_name _; location / {{ {PASS} }} }}
+        server {{ listen 80; server_name mail.*; deny all; location / {{ {PASS} }} }}
+        server {{ listen 80; server_name .b.io; deny all; location / {{ {PASS} }} }}
+        """
+    )
+    assert any("mail.*" in one for one in found.errors)
+    assert found.route("b.io-root")["hosts"] == ["b.io", "*.b.io"]

@@ -72,7 +72,7 @@ class Rank:
     value: tuple[float, ...]
     field: Written
     scope: str = ""
-    prefix: int | None = None
+    prefix: float | None = None
     by_host: bool = False
 
     def __deepcopy__(self, _memo: object) -> Rank:

@@ -61,6 +61,15 @@ class Matches:
         headers = {
             name: _either(values.texts() or [values.text()]) for name, values in _mapping(route, "headers")
         }
+        for name, values in _mapping(route, "headers"):
+            if any(one.startswith("~*") for one in (*values.texts(), values.text())):
+                self._draft.warn(
+                    values,
+                    "a regular expression of a header is not imported",
+                    "write headers: {NAME: {regex: …}}",
+                )
+                headers.pop(name)
+                unknown = True
         if headers:
             common["headers"] = headers
         snis = route.get("snis")

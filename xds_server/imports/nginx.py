@@ -86,7 +86,8 @@ class _Nginx:
     def _server(self, http: Directive, server: Directive) -> None:
         named = [(one, name) for one in server.all("server_name") for name in one.arguments]
         names = [name for _, name in named]
-        hosts = [name for one, name in named if self._usable(one, name)]
+        usable_names = (name for one, name in named if self._usable(one, name))
+        hosts = [host for name in usable_names for host in _hosts(name)]
         base: dict[str, Any] = {"hosts": hosts} if hosts else {}
         if names and not hosts and names != ["_"]:
             base |= never({})
@@ -132,9 +133,11 @@ class _Nginx:
     def _usable(self, directive: Directive, name: str) -> bool:
         if name in ("_", "", '""'):
             return False
-        if name.startswith(("~", ".")) or name.endswith(".*"):
-            self.draft.warn(
-                directive, f"the server name {name} has no equal", "write the hosts, or *.example.com"
+        if name.startswith("~") or name.endswith(".*"):
+            self.draft.insecure(
+                directive,
+                f"the server name {name} has no equal, so routes of other servers take its requests",
+                "write the hosts, or *.example.com",
             )
             return False
         return True
@@ -149,7 +152,7 @@ class _Nginx:
     ) -> None:
         """Add the routes of the innermost level. A server without arguments answers all requests."""
         place = levels[-1]
-        conditions = [{"path": "/*"}] if arguments is None else self._conditions(place, arguments)
+        conditions = [{"path": "/*"}] if arguments is None else self._conditions(levels, arguments)
         if place.all("internal"):
             self.draft.warn(
                 place, "the location is reached from within only, so clients get 404", "write a route if clients call it"
@@ -193,12 +196,20 @@ class _Nginx:
             )
         return {"respond": {"status": 501}}
 
-    def _conditions(self, place: Directive, arguments: Sequence[str]) -> list[dict[str, Any]]:
-        kind, path = (arguments[0], arguments[1]) if len(arguments) > 1 else ("", arguments[0])
+    def _conditions(self, levels: Sequence[Directive], arguments: Sequence[str]) -> list[dict[str, Any]]:
+        place = levels[-1]
+        kind, path = _kind(arguments)
         if kind == "=":
             return [{"path": path}]
         if kind in ("~", "~*"):
-            pattern = path if path.startswith("^") else f".*{path}"
+            pattern = _within(_container(levels), path)
+            if pattern is None:
+                self.draft.warn(
+                    place,
+                    "the regular expression of a nested location may match outside of it, so the route never matches",
+                    "begin it with the path of the location",
+                )
+                return [never({"path": f"~^{re.escape(_container(levels))}.*$"})]
             found = pattern + ("" if path.endswith("$") else ".*")
             return [{"path": f"~{'(?i)' if kind == '~*' else ''}{found}"}]
         if path.startswith("@"):
@@ -282,8 +293,45 @@ def _rank(levels: Sequence[Directive], arguments: Sequence[str] | None, number: 
     scope = str(server.place)
     if arguments is None:
         return Rank((0, 0), server, scope)
-    kind, path = (arguments[0], arguments[1]) if len(arguments) > 1 else ("", arguments[0])
+    kind, path = _kind(arguments)
+    container = _container(levels)
     if kind in ("~", "~*"):
+        if container:  # nginx has chosen the prefix before it looks at the regular expressions in it
+            return Rank((2, -number), levels[-1], scope, len(container) + 0.5 - number * 1e-6)
         return Rank((1, -number), levels[-1], scope)
-    value = {"=": 3, "^~": 2}.get(kind, 0)
+    stays = any(_kind(one.arguments)[0] == "^~" for one in levels if one.name == "location")
+    value = 3 if kind == "=" else 2 if stays else 0
     return Rank((value, len(path)), levels[-1], scope, None if kind == "=" else len(path))
+
+
+def _kind(arguments: Sequence[str]) -> tuple[str, str]:
+    """Return the modifier of a location, empty if it has none, and its path."""
+    return (arguments[0], arguments[1]) if len(arguments) > 1 else ("", arguments[0])
+
+
+def _container(levels: Sequence[Directive]) -> str:
+    """Return the longest prefix of the locations around the innermost level, empty if there are none."""
+    around = [_kind(one.arguments) for one in levels[:-1] if one.name == "location"]
+    return max((path for kind, path in around if kind in ("", "^~")), key=len, default="")
+
+
+def _within(container: str, pattern: str) -> str | None:
+    """Return a regular expression of nginx as one from the beginning of a path, inside of the location around it.
+
+    Return None if it has a beginning of its own that may be outside.
+    """
+    text = re.escape(container)
+    if pattern.startswith("^"):
+        return pattern if not container or pattern[1:].startswith((text, container)) else None
+    if not container or container == "/":
+        return f".*{pattern}"
+    if pattern.startswith((text, container)):
+        return f"^(?:{text}.*)?{pattern}"
+    if container.endswith("/") and pattern.startswith("/"):
+        return f"^{text[:-1]}(?:/.*)?{pattern}"
+    return f"^{text}.*{pattern}"
+
+
+def _hosts(name: str) -> tuple[str, ...]:
+    """Return the hosts that a server name stands for: `.example.com` is the domain and what is below it."""
+    return (name[1:], f"*{name}") if name.startswith(".") else (name,)
