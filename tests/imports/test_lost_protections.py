@@ -190,3 +190,13 @@ def test_a_regular_expression_of_a_header_of_kong_is_unknown() -> None:
     found = imported("kong", kong(guarded, {"name": "open", "paths": ["/r"]}))
     gateway_of(found)
     assert errors(found)
+
+
+def test_a_global_rule_of_apisix_that_a_route_has_too() -> None:
+    route = {"uri": "/r", "plugins": {"key-auth": {}}}
+    rules = {"global_rules": [{"id": 1, "plugins": {"key-auth": {}}}]}
+    assert errors(imported("apisix", apisix(route) | rules)) == []
+    other = {"uri": "/r", "plugins": {"key-auth": {"header": "x-k"}}}
+    found = imported("apisix", apisix(other) | rules)
+    assert any("both have api_key" in one for one in errors(found))
+    assert sections(found)["routes"]

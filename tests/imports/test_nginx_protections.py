@@ -229,3 +229,21 @@ def test_names_of_servers_that_have_no_equal_are_an_error(http: Import) -> None:
     )
     assert any("mail.*" in one for one in found.errors)
     assert found.route("b.io-root")["hosts"] == ["b.io", "*.b.io"]
+
+
+def test_what_no_location_of_a_server_has_does_not_go_to_another_server(http: Import) -> None:
+    found = http(
+        f"""
+        server {{ listen 80; server_name y.x.io; deny all; location /p {{ {PASS} }} }}
+        server {{ listen 80; server_name *.x.io; location / {{ {PASS} }} }}
+        """
+    )
+    assert found.route("y.x.io-rest")["hosts"] == ["y.x.io"]
+    assert found.route("y.x.io-rest")["respond"] == {"status": 404}
+
+
+def test_a_regular_expression_that_is_none_here_never_matches(server: Import) -> None:
+    found = server(f"location ~ ^/t(?!x) {{ deny all; {PASS} }} location / {{ {PASS} }}")
+    assert found.closed("a.io-root")
+    assert found.errors
+    assert any("has no equal, so the route never matches" in one for one in found.warnings)

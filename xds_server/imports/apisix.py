@@ -285,9 +285,10 @@ class _Apisix:
         if policies.rules or policies.closed:
             self.draft.sections["policies"] = {**policies.rules, **(CLOSED if policies.closed else {})}
         for name, route in self.draft.sections.get("routes", {}).items():
-            self._both(name, route.get("policies", {}), policies.rules)
+            if rules:
+                self._both(rules[0][1], name, route.get("policies", {}), policies.rules)
 
-    def _both(self, name: str, own: dict[str, Any], of_all: Mapping[str, Any]) -> None:
+    def _both(self, rule: Field, name: str, own: dict[str, Any], of_all: Mapping[str, Any]) -> None:
         """APISIX runs the plugins of a route and those of everything. Here the policy of a route takes the place of that of all routes."""
         both = own.keys() & of_all.keys() - COUNTED
         if "ip_access" in both and not ("allow" in own["ip_access"] and "allow" in of_all["ip_access"]):
@@ -298,9 +299,9 @@ class _Apisix:
                 **({"deny": denied} if denied else {}),
             }
             both -= {"ip_access"}
-        for key in sorted(both):
+        for key in sorted(key for key in both if own[key] != of_all[key]):
             self.draft.insecure(
-                self._roots[0], f"the route '{name}' and the global rules both have {key}, and only that of the route counts here",
+                rule, f"the route '{name}' and the global rules both have {key}, and only that of the route counts here",
                 "write one policy that is as strict as both",
             )  # fmt: skip
 

@@ -104,6 +104,20 @@ class _Nginx:
                 "write routes for its cases, and remove ip_access",
             )
         self._locations(base, [http, server], sure=sure)
+        if hosts and len(http.all("server")) > 1:
+            self._rest(base, [http, server], sure=sure)
+
+    def _rest(self, base: Mapping[str, Any], levels: Sequence[Directive], *, sure: bool) -> None:
+        """Add a route for what no location of a server has, if it has none for all: another server would take that."""
+        server = levels[-1]
+        paths = [_kind(one.arguments)[1] for one in server.all("location") if one.arguments]
+        if "/" in paths or server.all("return"):
+            return
+        _, policies, safe = self._policies.of(levels)
+        policies |= {} if sure and safe else CLOSED
+        route = {**base, "path": "/*", "respond": {"status": 404}, RANK: _rank(levels, None, 0)}
+        name = f"{base['hosts'][0].removeprefix('*.')}-rest"
+        self.draft.add_routes(name, [{**route, **({"policies": policies} if policies else {})}])
 
     def _left_out(self, server: Directive) -> None:
         """No request reaches a location of a server: it listens on nothing that a gateway has, or rejects all connections."""

@@ -47,13 +47,13 @@ def keep(draft: Draft) -> None:
     known: list[_Known] = []
     for name, one in routes.items():
         rank, unknown, below = (one.pop(key, None) for key in (RANK, UNKNOWN, BELOW))
+        here = _decoded(name, one if unknown is None else unknown)
+        if here is None and unknown is None and rank is not None:
+            unknown, here = _without_path(draft, name, one, rank)
         if unknown is not None:
             one["path"] = f"/{name}/*"  # no two of them are alike
             one.pop("rewrite", None)
-        if rank is None:
-            continue
-        here = _decoded(name, one if unknown is None else unknown)
-        if here is not None:
+        if rank is not None and here is not None:
             known.append(_Known(name, here, rank, unknown is not None, not below))
     written = tuple(known)
     known += _of_all_bare(draft, known, written)
@@ -72,6 +72,20 @@ def keep(draft: Draft) -> None:
     newest = {one.name: one for one in lower if one.name in routes}  # a route may have got other conditions
     _apart(draft, list(newest.values()))
     draft.drop_unused()
+
+
+def _without_path(
+    draft: Draft, name: str, one: dict[str, Any], rank: Rank
+) -> tuple[dict[str, Any], Ranked | None]:
+    """Let a route never match whose path the language does not have. Return the conditions that are known of it."""
+    draft.warn(
+        rank.field,
+        f"the path {one.get('path')} has no equal, so the route never matches",
+        "write another path",
+    )
+    known = {key: one.pop(key) for key in CONDITIONS if key in one} | {"path": "/*"}
+    one |= NEVER
+    return known, _decoded(name, known)
 
 
 def _apart(draft: Draft, known: Sequence[_Known]) -> None:
