@@ -230,3 +230,13 @@ def test_failures_make_the_pauses_longer_up_to_a_limit() -> None:
     assert [pace.between(notices) for notices in (0, 1, 2, 3, 9, 99)] == [0, 1, 2, 4, 30, 30]
     assert Pace(random=lambda: 0.0).after(0) == 27
     assert Pace(random=lambda: 1.0).after(0) == 33
+
+
+async def test_a_fetch_can_be_ended_before_its_thread_begins() -> None:
+    with collected(), DrippingServer() as server:
+        repository = RemoteRepository(GitAddress(f"{server.url}/shop.git"), GitCredentials())
+        repository.begin()
+        repository.end()
+        with pytest.raises(GitFailed, match="did not send the commit in time"):
+            await asyncio.to_thread(repository.fetch)
+        repository.close()

@@ -12,7 +12,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 
 
 class Connections:
-    """Open connections. `end` may be called in any thread, the other methods in that of the fetch."""
+    """Open connections of one fetch. `begin` and `end` are called by who waits for it, the other methods in its thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,13 +26,13 @@ class Connections:
         return self._ended
 
     def begin(self) -> None:
-        """Begin a fetch."""
+        """Expect a fetch."""
         with self._lock:
             self._ended = False
             self._sockets, self._processes = [], []
 
     def end(self) -> None:
-        """End the fetch that is under way, if there is one: it fails soon."""
+        """End the fetch that is expected or under way: it fails soon."""
         with self._lock:
             self._ended = True
             for one in self._sockets:

@@ -89,8 +89,11 @@ class Repository(Protocol):
         It is the same object as before if it can still be read. Raises GitFailed.
         """
 
+    def begin(self) -> None:
+        """Expect a fetch in another thread. An `end` after this ends it, also if that thread has not begun yet."""
+
     def end(self) -> None:
-        """End a fetch that is under way in another thread: it raises GitFailed soon."""
+        """End a fetch that is expected or under way in another thread: it raises GitFailed soon."""
 
     def close(self) -> None:
         """Remove what was fetched."""
@@ -127,6 +130,9 @@ class LocalRepository:
                 self._open = Repo(self._path)
                 self._id, self._known = found, _commit(self._open, found, self._folder)
             return self._known
+
+    def begin(self) -> None:
+        """Do nothing, because nobody is waited for."""
 
     def end(self) -> None:
         """Do nothing, because nobody is waited for."""
@@ -201,7 +207,6 @@ class RemoteRepository:
             wanted.append(_id({name: one for name, one in refs.items() if one is not None}, ref))
             return [] if wanted[0] in here else wanted[:1]
 
-        self._connections.begin()
         transport, path = self._transport()
         try:
             transport.fetch(path, self._open, determine_wants=wants, depth=1)
@@ -226,8 +231,12 @@ class RemoteRepository:
         self._open, self._known = Repo.init_bare(tempfile.mkdtemp(prefix="xds-git-")), None
         self._fetches, self._whole = 0, False
 
+    def begin(self) -> None:
+        """Expect a fetch in another thread. An `end` after this ends it, also if that thread has not begun yet."""
+        self._connections.begin()
+
     def end(self) -> None:
-        """End a fetch that is under way in another thread: it raises GitFailed soon."""
+        """End a fetch that is expected or under way in another thread: it raises GitFailed soon."""
         self._connections.end()
 
     def close(self) -> None:

@@ -165,6 +165,7 @@ class GitSource:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         """Call something that fetches, in another thread, and end it if it takes too long or nobody waits for it."""
+        self._repository.begin()
         work = asyncio.ensure_future(asyncio.to_thread(call))
         try:
             async with asyncio.timeout(self._pace.patience):
