@@ -256,7 +256,7 @@ local function caller(identity)
   return table.concat(parts, ",")
 end
 
--- A value of an identity as one text, in which no two values are alike.
+-- A value of an identity as text. Two values that differ have texts that differ.
 local function written(value)
   if type(value) ~= "table" then
     local text = tostring(value)

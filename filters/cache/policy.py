@@ -50,23 +50,8 @@ _KEPT = (":status", "date", "server", "set-cookie", "x-request-id")
 """Headers of a response that stay if a stored one takes its place."""
 
 
-_OF_ONE_TOKEN = (
-    *(
-        "acr",
-        "at_hash",
-        "auth_time",
-        "c_hash",
-        "exp",
-        "iat",
-        "jti",
-        "nbf",
-        "nonce",
-        "s_hash",
-        "session_state",
-    ),
-    *("sid", "uti"),
-)
-"""Claims that differ between the tokens of one caller, and say nothing about who that is."""
+_OF_ONE_TOKEN = ("at_hash", "c_hash", "exp", "iat", "jti", "nbf", "nonce", "s_hash", "uti")
+"""Claims of one token alone (RFC 7519 section 4.1, OpenID Connect Core section 3.3.2.11). They say nothing of what the caller may do."""
 _ALL = 1_000
 """More values than a header has."""
 

@@ -12,6 +12,7 @@ import pytest
 from tests.composer.plans import planned
 from tests.support.wait import eventually
 from xds_server.composer.aggregate import AggregateRoute
+from xds_server.composer.aggregate_plan import load
 from xds_server.composer.calls import Answer, Call, CallFailed
 from xds_server.composer.messages import Request, Response
 
@@ -290,3 +291,10 @@ async def test_the_time_of_a_call_is_at_most_what_is_left() -> None:
     left = {call.upstream: call.timeout for call in calls.made}
     assert left["b"] == 0.3
     assert all(one is not None and 0 < one <= 2 for one in left.values())
+
+
+def test_overrides_of_errors_have_no_sources() -> None:
+    rule = {"calls": [], "response": None, "errors": True, "max_answer": 1, "timeout": None, "retry": {}}
+    overrides = {"call_failed": {"body": {"kind": "header", "title": "x"}}}
+    plan = load(json.dumps({**rule, "overrides": overrides}).encode())
+    assert (plan.request_headers, plan.reads_body) == ((), False)

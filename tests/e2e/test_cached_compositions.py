@@ -97,6 +97,10 @@ def test_one_subject_with_another_token_does_not_get_what_a_scope_protects(serve
     other = get(served, "/graphql", reader, params=SECRET)
     assert other.json()["data"]["user"] == {"name": "Ada", "secret": None}
     assert other.json()["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+    for level in ("1", "2"):
+        assert not is_hit(get(served, "/graphql", {**reader, "acr": level}, params=SECRET)), (
+            "how it logged in"
+        )
     listed = get(served, "/graphql", {"scope": None, "scp": ["admin", "read"]}, params=SECRET)
     assert (listed.json()["data"]["user"]["secret"], is_hit(listed)) == ("s", False)
 
@@ -112,6 +116,7 @@ def test_a_schema_that_changes_makes_stored_responses_old(served: Served) -> Non
     wait_for(lambda: is_hit(get(served, "/graphql", reader, params=SECRET)), "a hit")
     (served.folder / "schema.graphql").write_text(SCHEMA % GUARDED)
     wait_for(lambda: seen() is None, "the guarded schema")
+    assert seen() is None
 
 
 def test_an_aggregate_belongs_to_the_claims_that_it_shows(served: Served) -> None:

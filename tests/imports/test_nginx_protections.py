@@ -246,4 +246,4 @@ def test_a_regular_expression_that_is_none_here_never_matches(server: Import) ->
     found = server(f"location ~ ^/t(?!x) {{ deny all; {PASS} }} location / {{ {PASS} }}")
     assert found.closed("a.io-root")
     assert found.errors
-    assert any("has no equal, so the route never matches" in one for one in found.warnings)
+    assert any("have no equal, so the route never matches" in one for one in found.warnings)

@@ -74,7 +74,7 @@ def load(content: bytes) -> AggregatePlan:
         found = msgspec.json.decode(content)
     except msgspec.DecodeError as error:
         raise Refused(f"not JSON: {error}") from None
-    sources = tuple(_sources(found))
+    sources = (*_sources(found["calls"]), *_sources(found["response"]))
     calls = tuple(_call(one, position, found["retry"]) for position, one in enumerate(found["calls"]))
     return AggregatePlan(
         calls=calls,
@@ -137,7 +137,7 @@ def _ordered(calls: Sequence[PlannedCall]) -> tuple[PlannedCall, ...]:
 
 
 def _sources(found: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the sources in templates and paths. What else is in a rule has no kind."""
+    """Yield the sources in the calls or the response of a rule. What else is there has no kind."""
     if isinstance(found, dict):
         if isinstance(found.get("kind"), str):
             yield found

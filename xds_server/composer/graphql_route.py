@@ -31,7 +31,7 @@ class GraphqlRoute:
 
     @property
     def growth(self) -> int:
-        """Answers become objects of Python: a list of small objects takes ten times the bytes of its JSON."""
+        """Answers become objects of Python: a text takes as much as its JSON, lists of small objects 9 to 16 times as much."""
         return 10
 
     async def respond(self, request: Request, caller: Caller) -> Response:

@@ -109,8 +109,8 @@ class Response:
 class Composed(Protocol):
     """What the composer does for one route.
 
-    `max_answer` is the size of the largest answer of a call in bytes, and `growth` how many bytes of memory each byte of
-    an answer takes, at most.
+    `max_answer` is the size of the largest answer of a call in bytes, and `growth` the bytes of memory that
+    each byte of an answer counts as.
     """
 
     @property

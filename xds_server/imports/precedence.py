@@ -49,7 +49,7 @@ def keep(draft: Draft) -> None:
         rank, unknown, below = (one.pop(key, None) for key in (RANK, UNKNOWN, BELOW))
         here = _decoded(name, one if unknown is None else unknown)
         if here is None and unknown is None and rank is not None:
-            unknown, here = _without_path(draft, name, one, rank)
+            unknown, here = _without_conditions(draft, name, one, rank)
         if unknown is not None:
             one["path"] = f"/{name}/*"  # no two of them are alike
             one.pop("rewrite", None)
@@ -74,18 +74,22 @@ def keep(draft: Draft) -> None:
     draft.drop_unused()
 
 
-def _without_path(
+def _without_conditions(
     draft: Draft, name: str, one: dict[str, Any], rank: Rank
-) -> tuple[dict[str, Any], Ranked | None]:
-    """Let a route never match whose path the language does not have. Return the conditions that are known of it."""
+) -> tuple[dict[str, Any], Ranked]:
+    """Let a route never match whose conditions the language does not have. Return those that are known of it."""
     draft.warn(
         rank.field,
-        f"the path {one.get('path')} has no equal, so the route never matches",
-        "write another path",
+        f"the conditions of the path {one.get('path')} have no equal, so the route never matches",
+        "write others",
     )
-    known = {key: one.pop(key) for key in CONDITIONS if key in one} | {"path": "/*"}
+    written = {key: one.pop(key) for key in CONDITIONS if key in one} | {"path": "/*"}
     one |= NEVER
-    return known, _decoded(name, known)
+    for keys in (CONDITIONS, ("hosts", "listeners", "path"), ("path",)):
+        known = {key: value for key, value in written.items() if key in keys}
+        if (here := _decoded(name, known)) is not None:
+            return known, here
+    raise AssertionError("a route with the path /* is one of the language")
 
 
 def _apart(draft: Draft, known: Sequence[_Known]) -> None:
